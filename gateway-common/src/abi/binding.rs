@@ -1,0 +1,12 @@
+//! `LISTENERS`: the SOCKMAP of the workers' listening sockets. `LOAD`: their live connections.
+
+/// Most workers (one thread per core).
+pub const WORKERS_MAX: u32 = 64;
+/// Entries of `LISTENERS`: one IPv4 and one IPv6 socket a worker.
+pub const LISTENERS_MAX: u32 = WORKERS_MAX * 2;
+
+/// Index of a worker's socket. `worker` in `0..WORKERS_MAX`.
+#[inline(always)]
+pub const fn binding_index(worker: u32, ipv6: bool) -> u32 {
+    worker * 2 + ipv6 as u32
+}

@@ -1,0 +1,37 @@
+//! `ENDPOINTS`: where a kernel-plane flow is sent.
+
+use super::AddrWords;
+
+/// Entries of `ENDPOINTS`; index 0 is never an endpoint.
+pub const ENDPOINTS_MAX: u32 = 16_384;
+
+/// What an endpoint accepts.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndpointState {
+    /// Not an endpoint: packets of flows that name it are dropped with [`super::Reason::NoEndpoint`].
+    Absent = 0,
+    /// New flows and old ones.
+    Serving = 1,
+    /// Old flows only.
+    Draining = 2,
+}
+
+/// Value of `ENDPOINTS`. Everything a rewrite needs, prebuilt.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Endpoint {
+    /// Address in wire order, IPv4 mapped.
+    pub addr: AddrWords,
+    /// Interface that leads to it; 0 while unknown.
+    pub ifindex: u32,
+    /// Ethernet destination and source (12 bytes) as three words; all zero while the neighbour is unresolved.
+    pub macs: [u32; 3],
+    /// Port in wire order.
+    pub port_be: u16,
+    /// An [`EndpointState`] as its number.
+    pub state: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+const _: () = assert!(core::mem::size_of::<Endpoint>() == 36);

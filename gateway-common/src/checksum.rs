@@ -1,0 +1,1 @@
+//! Internet checksums, updated in place (RFC 1624 eq. 3).

@@ -1,0 +1,203 @@
+//! The closed sets of what can go wrong with a connection ([`Refusal`]) and a request ([`Fault`]): who is at fault,
+//! and from that the HTTP status, the gRPC code, the access-log flag and whether another endpoint may be tried.
+//! Packets have `gateway_common::abi::Reason`; configuration has `gateway_compiler::Diagnostic`.
+
+/// Why a connection was not served.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Refusal {
+    /// Its local address is no listener of this revision.
+    NoListener,
+    /// The worker holds as many connections as it may.
+    TooMany,
+    /// Not a ClientHello where one is needed, or none in time.
+    NotTls,
+    /// No rule or certificate for the server name.
+    NoServerName,
+    /// The TLS handshake failed.
+    Handshake,
+    /// The rule's destination is broken configuration.
+    Broken,
+    /// No endpoint could be reached.
+    NoEndpoint,
+    /// The gateway is draining.
+    Draining,
+    /// Nothing was sent in time.
+    Silent,
+}
+
+impl Refusal {
+    pub const ALL: [Refusal; 9] = [
+        Refusal::NoListener,
+        Refusal::TooMany,
+        Refusal::NotTls,
+        Refusal::NoServerName,
+        Refusal::Handshake,
+        Refusal::Broken,
+        Refusal::NoEndpoint,
+        Refusal::Draining,
+        Refusal::Silent,
+    ];
+
+    /// Name in metrics and in `docs/faults.md`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Refusal::NoListener => "no_listener",
+            Refusal::TooMany => "too_many",
+            Refusal::NotTls => "not_tls",
+            Refusal::NoServerName => "no_server_name",
+            Refusal::Handshake => "handshake",
+            Refusal::Broken => "broken",
+            Refusal::NoEndpoint => "no_endpoint",
+            Refusal::Draining => "draining",
+            Refusal::Silent => "silent",
+        }
+    }
+}
+
+/// What went wrong with a request, by whose fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Fault {
+    /// Downstream: the request is malformed.
+    BadRequest,
+    /// Downstream: the head is larger than the limit.
+    HeadTooLarge,
+    /// Downstream: went away before the response ended.
+    ClientGone,
+    /// Downstream: the request's body did not come in time.
+    RequestTimeout,
+    /// Configuration: no route.
+    NoRoute,
+    /// Configuration: the destination is broken.
+    Broken,
+    /// Upstream: no endpoint to try.
+    NoEndpoint,
+    /// Upstream: connecting failed or timed out. Provably unsent.
+    ConnectFailed,
+    /// Upstream: the stream was refused, or its connection went away with a GOAWAY that excludes it. Provably unprocessed.
+    Refused,
+    /// Upstream: reset the stream after it may have been processed.
+    Reset,
+    /// Upstream: the connection broke after the request may have been processed.
+    ConnectionLost,
+    /// Upstream: what it sent is no valid response.
+    BadResponse,
+    /// The deadline passed (route timeout or `grpc-timeout`).
+    DeadlineExceeded,
+    /// The gateway is out of room for it.
+    Overloaded,
+    /// The gateway made a mistake.
+    Internal,
+}
+
+impl Fault {
+    /// HTTP status of the local reply.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Fault::BadRequest => 400,
+            Fault::HeadTooLarge => 431,
+            Fault::ClientGone => 499,
+            Fault::RequestTimeout => 408,
+            Fault::NoRoute => 404,
+            Fault::Broken | Fault::Internal => 500,
+            Fault::BadResponse => 502,
+            Fault::NoEndpoint | Fault::ConnectFailed | Fault::Refused | Fault::Reset | Fault::ConnectionLost => 503,
+            Fault::DeadlineExceeded => 504,
+            Fault::Overloaded => 503,
+        }
+    }
+
+    /// gRPC status code of the local reply (grpc/doc/statuscodes.md, http-grpc-status-mapping.md).
+    pub const fn grpc_code(self) -> u8 {
+        match self {
+            Fault::BadRequest | Fault::HeadTooLarge | Fault::Internal | Fault::BadResponse => 13,
+            Fault::ClientGone => 1,
+            Fault::RequestTimeout | Fault::DeadlineExceeded => 4,
+            Fault::NoRoute => 12,
+            Fault::Overloaded => 8,
+            Fault::Broken
+            | Fault::NoEndpoint
+            | Fault::ConnectFailed
+            | Fault::Refused
+            | Fault::Reset
+            | Fault::ConnectionLost => 14,
+        }
+    }
+
+    /// Envoy's response flag for the access log.
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Fault::BadRequest | Fault::HeadTooLarge => "DPE",
+            Fault::ClientGone => "DC",
+            Fault::RequestTimeout => "SI",
+            Fault::NoRoute => "NR",
+            Fault::Broken => "NC",
+            Fault::NoEndpoint => "UH",
+            Fault::ConnectFailed => "UF",
+            Fault::Refused | Fault::Reset => "UR",
+            Fault::ConnectionLost => "UC",
+            Fault::BadResponse => "UPE",
+            Fault::DeadlineExceeded => "UT",
+            Fault::Overloaded => "UO",
+            Fault::Internal => "LR",
+        }
+    }
+
+    /// Whether the request provably had no effect, so that another endpoint may be tried.
+    pub const fn provably_unprocessed(self) -> bool {
+        match self {
+            Fault::ConnectFailed | Fault::Refused => true,
+            Fault::BadRequest
+            | Fault::HeadTooLarge
+            | Fault::ClientGone
+            | Fault::RequestTimeout
+            | Fault::NoRoute
+            | Fault::Broken
+            | Fault::NoEndpoint
+            | Fault::Reset
+            | Fault::ConnectionLost
+            | Fault::BadResponse
+            | Fault::DeadlineExceeded
+            | Fault::Overloaded
+            | Fault::Internal => false,
+        }
+    }
+
+    /// Name in metrics, in the JSON access log and in `docs/faults.md`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fault::BadRequest => "bad_request",
+            Fault::HeadTooLarge => "head_too_large",
+            Fault::ClientGone => "client_gone",
+            Fault::RequestTimeout => "request_timeout",
+            Fault::NoRoute => "no_route",
+            Fault::Broken => "broken",
+            Fault::NoEndpoint => "no_endpoint",
+            Fault::ConnectFailed => "connect_failed",
+            Fault::Refused => "refused",
+            Fault::Reset => "reset",
+            Fault::ConnectionLost => "connection_lost",
+            Fault::BadResponse => "bad_response",
+            Fault::DeadlineExceeded => "deadline_exceeded",
+            Fault::Overloaded => "overloaded",
+            Fault::Internal => "internal",
+        }
+    }
+
+    pub const ALL: [Fault; 15] = [
+        Fault::BadRequest,
+        Fault::HeadTooLarge,
+        Fault::ClientGone,
+        Fault::RequestTimeout,
+        Fault::NoRoute,
+        Fault::Broken,
+        Fault::NoEndpoint,
+        Fault::ConnectFailed,
+        Fault::Refused,
+        Fault::Reset,
+        Fault::ConnectionLost,
+        Fault::BadResponse,
+        Fault::DeadlineExceeded,
+        Fault::Overloaded,
+        Fault::Internal,
+    ];
+}

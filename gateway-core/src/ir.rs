@@ -1,0 +1,147 @@
+//! The typed configuration that every source compiles to and both planes are lowered from.
+//!
+//! Ordered and closed: maps are `BTreeMap`s, enums have every case. A value that exists is valid; what a user got
+//! wrong is a value too ([`Destination::Fail`]). Nothing here is serialized (the admin has its own view types).
+
+pub mod http;
+pub mod name;
+pub mod service;
+pub mod stream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+pub use http::*;
+pub use name::*;
+pub use service::*;
+pub use stream::*;
+
+/// The whole configuration of one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ir {
+    /// One per address, port and transport; several Gateway API listeners may share one.
+    pub listeners: BTreeMap<Bind, Listener>,
+    /// Every service some listener refers to.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// Every certificate some listener refers to.
+    pub certificates: BTreeMap<CertificateName, Certificate>,
+}
+
+/// Counts configurations; a request sees exactly one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+pub struct Revision(pub u64);
+
+/// Transport of a listener.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    /// IP protocol number.
+    pub const fn protocol_number(self) -> u8 {
+        match self {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        }
+    }
+}
+
+/// Where a listener is reached. `addr: None` is every address of the host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Bind {
+    pub addr: Option<IpAddr>,
+    pub port: u16,
+    pub transport: Transport,
+}
+
+impl Bind {
+    /// TCP on one address.
+    pub fn tcp(addr: SocketAddr) -> Self {
+        Self { addr: Some(addr.ip()), port: addr.port(), transport: Transport::Tcp }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        match self.addr {
+            Some(addr) => write!(f, "{scheme}://{}", SocketAddr::new(addr, self.port)),
+            None => write!(f, "{scheme}://*:{}", self.port),
+        }
+    }
+}
+
+/// A bound port and who handles its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub bind: Bind,
+    /// The Gateway API listeners behind it, in order of their names.
+    pub names: Vec<ListenerName>,
+    pub plane: Plane,
+    /// Why this plane, in one sentence for `status`.
+    pub why: String,
+}
+
+/// Who handles the bytes of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// XDP/TC forwards packets, userspace sees counters.
+    Kernel(StreamRules),
+    /// Bytes are relayed after at most one ClientHello.
+    Splice(StreamRules),
+    /// Requests are parsed and routed.
+    Http(HttpRules),
+}
+
+impl Plane {
+    /// Word used in the annotation `sluice.dev/plane`, in status and in metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Plane::Kernel(_) => "kernel",
+            Plane::Splice(_) => "splice",
+            Plane::Http(_) => "http",
+        }
+    }
+}
+
+/// A key pair for TLS. The key never shows in `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// DER certificates, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// DER private key: PKCS#8, PKCS#1 or SEC1, in that order of likelihood; the TLS rim tells them apart.
+    pub key: SecretBytes,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("chain", &self.chain.len()).field("key", &self.key).finish()
+    }
+}
+
+/// Bytes that must not be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret itself: for the TLS library only.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} secret bytes]", self.0.len())
+    }
+}

@@ -1,0 +1,220 @@
+//! Rules of HTTP listeners.
+
+use super::{CertificateName, Destination, ListenerName, RuleName, Weighted};
+use std::fmt;
+use std::time::Duration;
+
+/// Everything behind one HTTP or HTTPS port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRules {
+    /// HTTPS when true: the certificates are in the scopes.
+    pub tls: bool,
+    /// One per Gateway API listener on this port, most specific hostname first. A request belongs to the first
+    /// scope whose hostname matches and is never seen by another one (listener isolation).
+    pub scopes: Vec<HttpScope>,
+}
+
+/// One Gateway API listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpScope {
+    pub listener: ListenerName,
+    pub hostname: HostPattern,
+    /// First is the default; empty without TLS.
+    pub certificates: Vec<CertificateName>,
+    /// In any order: lowering ranks hostnames by specificity.
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// The rules of all routes attached under one hostname.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualHost {
+    pub hostname: HostPattern,
+    /// In tie-break order (oldest route first, then `namespace/name`, then rule index); lowering ranks the matches.
+    pub rules: Vec<HttpRule>,
+}
+
+/// A hostname to match: exact, `*.suffix`, or anything. Lower case, no trailing dot, no port.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum HostPattern {
+    Exact(String),
+    /// `*.example.com` is held as `.example.com`; matches one or more labels before it.
+    Suffix(String),
+    Any,
+}
+
+impl HostPattern {
+    /// From a Gateway API hostname; `None` is any host.
+    pub fn parse(hostname: Option<&str>) -> Self {
+        match hostname {
+            None | Some("" | "*") => HostPattern::Any,
+            Some(name) => match name.strip_prefix('*') {
+                Some(suffix) => HostPattern::Suffix(suffix.to_ascii_lowercase()),
+                None => HostPattern::Exact(name.to_ascii_lowercase()),
+            },
+        }
+    }
+
+    /// `host` must be lower case and without port.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Exact(name) => name == host,
+            HostPattern::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+            HostPattern::Any => true,
+        }
+    }
+
+    /// Sorts the more specific pattern first: exact, then longer suffixes, then any.
+    pub fn specificity(&self) -> (u8, usize) {
+        match self {
+            HostPattern::Exact(name) => (2, name.len()),
+            HostPattern::Suffix(suffix) => (1, suffix.len()),
+            HostPattern::Any => (0, 0),
+        }
+    }
+
+    /// What both patterns match, or `None`: how a route's hostnames meet its listener's.
+    pub fn intersect(&self, other: &HostPattern) -> Option<HostPattern> {
+        match (self, other) {
+            (HostPattern::Any, x) | (x, HostPattern::Any) => Some(x.clone()),
+            (HostPattern::Exact(name), x) | (x, HostPattern::Exact(name)) => {
+                x.matches(name).then(|| HostPattern::Exact(name.clone()))
+            }
+            (HostPattern::Suffix(a), HostPattern::Suffix(b)) => {
+                let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
+                long.ends_with(short.as_str()).then(|| HostPattern::Suffix(long.clone()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(name) => f.write_str(name),
+            HostPattern::Suffix(suffix) => write!(f, "*{suffix}"),
+            HostPattern::Any => f.write_str("*"),
+        }
+    }
+}
+
+/// One rule of an HTTPRoute or GRPCRoute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRule {
+    pub name: RuleName,
+    pub kind: RouteKind,
+    /// Any of them suffices; never empty.
+    pub matches: Vec<HttpMatch>,
+    pub filters: Vec<Filter>,
+    pub destinations: Vec<Weighted<HttpDestination>>,
+    pub timeouts: Timeouts,
+}
+
+/// Which route kind a rule came from; local errors of a GRPCRoute are gRPC statuses even for odd content types.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteKind {
+    Http,
+    Grpc,
+}
+
+/// A backendRef of an HTTP rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpDestination {
+    pub to: Destination,
+    pub protocol: UpstreamProtocol,
+    /// Filters of the backendRef alone.
+    pub filters: Vec<Filter>,
+}
+
+/// What is spoken to the endpoints.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum UpstreamProtocol {
+    Http1,
+    /// HTTP/2 with prior knowledge (RFC 9113 3.3).
+    H2c,
+}
+
+/// Conditions that all have to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpMatch {
+    pub path: PathMatch,
+    pub method: Option<String>,
+    /// By lower-case name; no name twice.
+    pub headers: Vec<FieldMatch>,
+    /// By name, case-sensitive; no name twice.
+    pub query: Vec<FieldMatch>,
+}
+
+/// A condition on the path (without query).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    Exact(String),
+    /// Whole segments: `/a` matches `/a` and `/a/b`, not `/ab`. `/` matches all.
+    Prefix(String),
+    /// Anchored, RE2 syntax; compiled and bounded when lowered.
+    Regex(String),
+}
+
+/// A condition on a header or a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldMatch {
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    Exact(String),
+    /// Anchored, RE2 syntax.
+    Regex(String),
+}
+
+/// What a rule does to a request or a response besides forwarding it. Closed: every phase matches every case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    RequestHeaders(FieldEdits),
+    ResponseHeaders(FieldEdits),
+    Redirect(Redirect),
+    Rewrite(Rewrite),
+}
+
+/// Header edits in the order set, add, remove (Gateway API HTTPHeaderFilter). Names are lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldEdits {
+    pub set: Vec<(String, String)>,
+    pub add: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+/// Gateway API HTTPRequestRedirectFilter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub scheme: Option<String>,
+    pub hostname: Option<String>,
+    pub path: Option<PathRewrite>,
+    pub port: Option<u16>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// Gateway API HTTPURLRewriteFilter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    pub hostname: Option<String>,
+    pub path: Option<PathRewrite>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    Full(String),
+    /// Replaces the matched prefix.
+    Prefix(String),
+}
+
+/// Gateway API HTTPRouteTimeouts; `None` or zero: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the end of the request's head to the end of the response.
+    pub request: Option<Duration>,
+    /// One attempt upstream.
+    pub backend_request: Option<Duration>,
+}

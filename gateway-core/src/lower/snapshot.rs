@@ -1,0 +1,1 @@
+//! `Ir` to [`Snapshot`](crate::snapshot::Snapshot).

@@ -1,0 +1,152 @@
+//! What a worker reads: one revision, compiled, immutable, shared by `Arc`.
+//!
+//! Tables are indexed by id. An id that is not configured in this revision has `None`: a stream of an older revision
+//! that still holds it finds what it needs in the snapshot it started with.
+
+use crate::ids::{EndpointId, ListenerId, RuleId, ServiceId};
+use crate::ir::{
+    BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, ListenerName, Readiness,
+    Recognise, Revision, RouteKind, RuleName, ServiceName, Timeouts, UpstreamProtocol,
+};
+use crate::route::HostTable;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// One revision as the workers see it.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    pub revision: Revision,
+    pub listeners: Vec<Option<ListenerPlan>>,
+    pub services: Vec<Option<ServicePlan>>,
+    pub endpoints: Vec<Option<EndpointPlan>>,
+    pub rules: Vec<Option<RulePlan>>,
+    pub certificates: BTreeMap<CertificateName, Arc<Certificate>>,
+    /// Exact addresses.
+    pub by_addr: HashMap<(IpAddr, u16), ListenerId, BuildHasherDefault<std::collections::hash_map::DefaultHasher>>,
+    /// Listeners on every address.
+    pub by_port: BTreeMap<u16, ListenerId>,
+}
+
+impl Snapshot {
+    /// The listener that owns a connection's local address (TCP). IPv4-mapped addresses must be given as IPv4.
+    pub fn listener_at(&self, local: SocketAddr) -> Option<(ListenerId, &ListenerPlan)> {
+        let id = *self.by_addr.get(&(local.ip(), local.port())).or_else(|| self.by_port.get(&local.port()))?;
+        Some((id, self.listener(id)?))
+    }
+
+    pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
+        self.listeners.get(id.index())?.as_ref()
+    }
+
+    pub fn service(&self, id: ServiceId) -> Option<&ServicePlan> {
+        self.services.get(id.index())?.as_ref()
+    }
+
+    pub fn endpoint(&self, id: EndpointId) -> Option<&EndpointPlan> {
+        self.endpoints.get(id.index())?.as_ref()
+    }
+
+    pub fn rule(&self, id: RuleId) -> Option<&RulePlan> {
+        self.rules.get(id.index())?.as_ref()
+    }
+}
+
+/// One bound port.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    pub bind: Bind,
+    pub names: Vec<ListenerName>,
+    pub why: String,
+    pub serve: Serve,
+}
+
+/// What a worker does with a connection to a listener.
+#[derive(Debug)]
+pub enum Serve {
+    Http(HttpPlan),
+    /// Relay bytes.
+    Splice(StreamPlan),
+    /// A kernel VIP: a connection that reaches a worker met no program of ours and is relayed.
+    KernelRelay(StreamPlan),
+}
+
+/// An HTTP listener.
+#[derive(Debug)]
+pub struct HttpPlan {
+    pub tls: bool,
+    /// Most specific hostname first.
+    pub scopes: Vec<ScopePlan>,
+}
+
+/// One Gateway API listener of an HTTP port.
+#[derive(Debug)]
+pub struct ScopePlan {
+    pub listener: ListenerName,
+    pub hostname: HostPattern,
+    pub certificates: Vec<CertificateName>,
+    pub hosts: HostTable,
+}
+
+/// A stream listener.
+#[derive(Debug)]
+pub struct StreamPlan {
+    pub recognise: Recognise,
+    /// Most specific hostname first.
+    pub rules: Vec<StreamRulePlan>,
+}
+
+#[derive(Debug)]
+pub struct StreamRulePlan {
+    pub id: RuleId,
+    pub name: RuleName,
+    pub hostname: HostPattern,
+    pub destinations: Vec<DestinationPlan>,
+}
+
+/// A rule of an HTTP route, its filters flattened.
+#[derive(Debug)]
+pub struct RulePlan {
+    pub id: RuleId,
+    pub name: RuleName,
+    pub kind: RouteKind,
+    pub filters: Vec<Filter>,
+    pub destinations: Vec<DestinationPlan>,
+    pub timeouts: Timeouts,
+}
+
+/// A share of a rule's traffic.
+#[derive(Debug)]
+pub struct DestinationPlan {
+    pub weight: u32,
+    pub to: DestinationTo,
+    pub protocol: UpstreamProtocol,
+    pub filters: Vec<Filter>,
+}
+
+#[derive(Debug)]
+pub enum DestinationTo {
+    Service(ServiceId),
+    Fail { status: u16, why: String },
+}
+
+/// A service and the endpoints that take new work.
+#[derive(Debug)]
+pub struct ServicePlan {
+    pub id: ServiceId,
+    pub name: ServiceName,
+    pub balance: BalancePolicy,
+    /// Only `Readiness::Serving`; an endpoint of weight w stands w / gcd times, spread evenly.
+    pub turns: Vec<EndpointId>,
+}
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct EndpointPlan {
+    pub id: EndpointId,
+    pub service: ServiceId,
+    pub name: EndpointName,
+    pub addr: SocketAddr,
+    pub readiness: Readiness,
+}

@@ -1,0 +1,11 @@
+//! The HTTP engine: bytes in, bytes out. Own HTTP/2 and HTTP/1.1 codecs, two-legged streams, credit-based flow
+//! control, guards against floods. No sockets, no clock.
+//!
+//! A driver owns the sockets and calls [`engine::Engine`]; see `engine.rs` for the order of calls in a turn.
+
+#![forbid(unsafe_code)]
+
+pub mod engine;
+pub mod limits;
+pub mod metrics;
+pub mod outcome;
