@@ -1,7 +1,7 @@
 //! Dense ids for names. The kernel and the workers know no names.
 //!
-//! An id outlives a revision: the same name keeps it while it is configured, and a freed id is given again only
-//! after its owner said that nothing refers to it any more.
+//! An id outlives a revision: the same name keeps it while it is configured, and a freed id is given to another name
+//! only after a quarantine ([`crate::lower::Ids`]).
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
