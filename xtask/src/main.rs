@@ -1,1 +1,90 @@
-fn main() {}
+//! `cargo xtask`: everything a person or a machine does with this repository, as a table of verbs.
+//!
+//! Links none of our crates and nothing from a registry, so it builds in seconds when all else is broken.
+//! stdout belongs to the verb's result (`run --once --json` prints only JSON); what is being done goes to stderr.
+
+mod check;
+mod ebpf;
+mod run;
+mod setup;
+mod shell;
+mod tally;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use shell::Failure;
+
+/// One word after `cargo xtask`.
+struct Verb {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Result<(), Failure>,
+}
+
+const VERBS: &[Verb] = &[
+    Verb {
+        name: "setup",
+        about: "install what building, running and testing need; quick when nothing is missing",
+        run: setup::verb,
+    },
+    Verb {
+        name: "ebpf",
+        about: "build the kernel programs into gateway-ebpf/target/sluice.bpf.o",
+        run: ebpf::verb,
+    },
+    Verb {
+        name: "run",
+        about: "set up, build, and run the laboratory [--once] [--json]",
+        run: run::verb,
+    },
+    Verb {
+        name: "test",
+        about: "set up, build, and run every test [-- FILTER and libtest flags]",
+        run: test::verb,
+    },
+    Verb {
+        name: "check",
+        about: "formatting, clippy, house rules, licences and bans; nothing is changed",
+        run: check::verb,
+    },
+    Verb {
+        name: "tidy",
+        about: "the house rules alone: crate and folder edges, unsafe, sizes, names, licences",
+        run: tidy::verb,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let name = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    if matches!(name.as_str(), "help" | "--help" | "-h") {
+        print!("{}", usage());
+        return ExitCode::SUCCESS;
+    }
+    let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
+        if !name.is_empty() {
+            eprintln!("xtask: there is no verb '{name}'");
+        }
+        eprint!("{}", usage());
+        return ExitCode::from(shell::EXIT_USAGE);
+    };
+    match (verb.run)(&rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask {name}: {}", failure.why);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn usage() -> String {
+    let mut text = String::from("cargo xtask VERB [ARGS]\n\n");
+    for verb in VERBS {
+        text.push_str(&format!("  {:<6} {}\n", verb.name, verb.about));
+    }
+    text
+}

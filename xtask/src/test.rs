@@ -1,0 +1,115 @@
+//! `cargo xtask test`: pure crates first, because they fail in seconds; then the daemon and what drives it.
+//!
+//! The kernel and end-to-end tests run as root and find what they need in the environment:
+//!
+//! | variable | what it is |
+//! |---|---|
+//! | `SLUICE_BIN` | the daemon, profile `lab` |
+//! | `SLUICE_BPF` | the kernel programs' object; unset where it cannot be built |
+//! | `SLUICE_PYTHON` | a Python with grpcio, scapy and h2 |
+//! | `SLUICE_SKIPS` | a file: a test that cannot run here appends one line, `name: reason` |
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::run;
+use crate::setup::{Ebpf, Need};
+use crate::shell::{self, Failure, say};
+use crate::tally::Tally;
+use crate::{ebpf, tools};
+
+const PURE: &[&str] = &[
+    "gateway-common",
+    "gateway-core",
+    "gateway-http",
+    "gateway-compiler",
+    "xtask",
+];
+const RIM: &[&str] = &["gateway-userspace", "gateway-tests"];
+const VARIABLES: &str = "SLUICE_BIN,SLUICE_BPF,SLUICE_PYTHON,SLUICE_SKIPS,RUST_BACKTRACE,CI";
+
+pub fn verb(args: &[String]) -> Result<(), Failure> {
+    let ebpf = run::prepare(&[Need::Build, Need::Ebpf, Need::Lab, Need::Test])?;
+    let mut tally = Tally::default();
+    let pure = cargo_test(PURE, args, &[], &mut tally)?;
+    let skips = shell::root().join("target/test-skips.txt");
+    fs::write(&skips, "").map_err(|error| Failure::new(format!("{}: {error}", skips.display())))?;
+    let binary = run::build_lab_binary()?;
+    let mut environment = vec![
+        ("SLUICE_BIN".to_owned(), binary.display().to_string()),
+        ("SLUICE_PYTHON".to_owned(), tools::python().display().to_string()),
+        ("SLUICE_SKIPS".to_owned(), skips.display().to_string()),
+    ];
+    if ebpf == Ebpf::Ready {
+        environment.push(("SLUICE_BPF".to_owned(), ebpf::object().display().to_string()));
+    }
+    if !shell::is_root() {
+        become_root_for_tests(&mut environment)?;
+    }
+    let rim = cargo_test(RIM, args, &environment, &mut tally)?;
+    tally.skip(show_skips(&skips));
+    println!("{tally}");
+    match pure && rim && tally.failed == 0 {
+        true => Ok(()),
+        false => Err(Failure::new(
+            "there are failed tests, or a test binary that did not build or end; see above",
+        )),
+    }
+}
+
+/// Runs the tests of `packages`, shows their output, sums it; false when anything failed.
+fn cargo_test(
+    packages: &[&str],
+    args: &[String],
+    env: &[(String, String)],
+    tally: &mut Tally,
+) -> Result<bool, Failure> {
+    let mut command = shell::cargo();
+    command.args(["test", "--no-fail-fast"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
+    say(&shell::line_of(&command));
+    let child = command.stdout(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| Failure::new(format!("cargo did not start: {error}")))?;
+    let stdout = child.stdout.take().expect("stdout was asked to be piped");
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.map_err(|error| Failure::new(format!("reading the tests' output: {error}")))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child
+        .wait()
+        .map_err(|error| Failure::new(format!("waiting for cargo: {error}")))?;
+    Ok(status.success())
+}
+
+/// cargo builds as the user and starts each test binary through `sudo -n`.
+fn become_root_for_tests(environment: &mut Vec<(String, String)>) -> Result<(), Failure> {
+    if !shell::can_sudo() {
+        return Err(Failure {
+            why:
+                "the kernel and end-to-end tests need root and `sudo -n` is refused; type: sudo -v && cargo xtask test"
+                    .into(),
+            exit: shell::EXIT_NO_PERMISSION,
+        });
+    }
+    let host = shell::capture(Command::new("rustc").args(["--print", "host-tuple"]))?;
+    let runner = format!("CARGO_TARGET_{}_RUNNER", host.trim().replace('-', "_").to_uppercase());
+    environment.push((runner, format!("sudo -n --preserve-env={VARIABLES}")));
+    Ok(())
+}
+
+/// Shows what was skipped and why, and counts it.
+fn show_skips(file: &Path) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    for line in &lines {
+        println!("skipped: {line}");
+    }
+    lines.len() as u64
+}

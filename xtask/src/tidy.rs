@@ -1,0 +1,5 @@
+//! house rules
+use crate::shell::Failure;
+pub fn verb(_args: &[String]) -> Result<(), Failure> {
+    Ok(())
+}
