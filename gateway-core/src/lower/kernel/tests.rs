@@ -1,0 +1,207 @@
+use super::*;
+use crate::ir::{
+    BalancePolicy, Endpoint, EndpointName, HostPattern, ListenerName, Recognise, RuleName, Service, ServiceName,
+    StreamRule, Transport, Weighted,
+};
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A configuration of one kernel listener; each service is a name, a weight and endpoints (`addr`, weight, drains).
+fn one_listener(bind: &str, services: &[(&str, u32, &[(&str, u16, bool)])]) -> Ir {
+    let mut ir = Ir::default();
+    let mut destinations = Vec::new();
+    for (name, weight, endpoints) in services {
+        let name = ServiceName::from(*name);
+        let endpoints = endpoints.iter().map(|(text, weight, drains)| Endpoint {
+            name: EndpointName::from(*text),
+            addr: addr(text),
+            weight: *weight,
+            readiness: if *drains {
+                Readiness::Draining
+            } else {
+                Readiness::Serving
+            },
+        });
+        let service = Service {
+            name: name.clone(),
+            endpoints: endpoints.collect(),
+            balance: BalancePolicy::RoundRobin,
+        };
+        ir.services.insert(name.clone(), service);
+        destinations.push(Weighted {
+            weight: *weight,
+            to: Destination::Service(name),
+        });
+    }
+    let bind = Bind::tcp(addr(bind));
+    let rule = StreamRule {
+        listener: ListenerName::from("default/gw/l4"),
+        name: RuleName::from("TCPRoute/default/echo/0"),
+        hostname: HostPattern::Any,
+        destinations,
+    };
+    let rules = StreamRules {
+        recognise: Recognise::Nothing,
+        rules: vec![rule],
+    };
+    let plane = Plane::Kernel(rules);
+    ir.listeners.insert(
+        bind,
+        Listener {
+            bind,
+            names: vec![],
+            plane,
+            why: String::new(),
+        },
+    );
+    ir
+}
+
+fn lowered(ir: &Ir, indexes: &mut KernelIndexes) -> KernelTables {
+    let mut ids = Ids::default();
+    ids.assign(ir);
+    lower(ir, &ids, indexes)
+}
+
+#[test]
+fn a_kernel_listener_becomes_a_vip_with_a_ring_and_its_address_is_marked() {
+    let ir = one_listener(
+        "192.0.2.1:80",
+        &[("a:80", 1, &[("10.0.0.1:80", 1, false), ("10.0.0.2:80", 1, false)])],
+    );
+    let tables = lowered(&ir, &mut KernelIndexes::default());
+    let vip = VipKey::new("192.0.2.1".parse().unwrap(), 80, 6);
+    assert_eq!(
+        tables.vips[&vip],
+        VipEntry {
+            id: 0,
+            mode: VipMode::Nat
+        }
+    );
+    assert_eq!(
+        tables.vips[&marker_key("192.0.2.1".parse().unwrap())].mode,
+        VipMode::Address
+    );
+    assert_eq!(tables.rings[&0].turns, [(1, 1), (2, 1)]);
+    assert_eq!(tables.endpoints[&2].addr, addr("10.0.0.2:80"));
+}
+
+#[test]
+fn a_splice_listener_is_handed_off_and_its_address_is_not_marked() {
+    let mut ir = one_listener("192.0.2.1:80", &[("a:80", 1, &[("10.0.0.1:80", 1, false)])]);
+    for listener in ir.listeners.values_mut() {
+        if let Plane::Kernel(rules) = &listener.plane {
+            listener.plane = Plane::Splice(rules.clone());
+        }
+    }
+    let tables = lowered(&ir, &mut KernelIndexes::default());
+    let modes: Vec<_> = tables.vips.values().map(|vip| vip.mode).collect();
+    assert_eq!(modes, [VipMode::HandOff]);
+    assert!(tables.rings.is_empty() && tables.endpoints.is_empty());
+}
+
+#[test]
+fn weights_of_services_and_of_endpoints_multiply() {
+    let one: &[(&str, u16, bool)] = &[("10.0.0.1:80", 1, false)];
+    let two: &[(&str, u16, bool)] = &[("10.0.0.2:80", 1, false), ("10.0.0.3:80", 2, false)];
+    let none: &[(&str, u16, bool)] = &[("10.0.0.4:80", 1, false)];
+    let ir = one_listener("192.0.2.1:80", &[("a:80", 1, one), ("b:80", 1, two), ("c:80", 0, none)]);
+    let tables = lowered(&ir, &mut KernelIndexes::default());
+    assert_eq!(tables.rings[&0].turns, [(1, 3), (2, 1), (3, 2)]);
+    assert_eq!(
+        tables.endpoints[&4].state,
+        EndpointState::Draining,
+        "weight 0 gets no new flow"
+    );
+}
+
+#[test]
+fn an_extreme_ratio_keeps_every_endpoint_in_the_ring() {
+    let shares = BTreeMap::from([(1, 1.0), (2, 1_000_000.0)]);
+    let turns = turns(&shares);
+    assert_eq!(turns[0], (1, 1));
+    assert!(u64::from(turns[1].1) >= TURNS_MAX - 1, "{turns:?}");
+}
+
+#[test]
+fn an_endpoint_that_left_drains_until_it_is_idle_and_keeps_its_index_if_it_comes_back() {
+    let both: &[(&str, u16, bool)] = &[("10.0.0.1:80", 1, false), ("10.0.0.2:80", 1, false)];
+    let with = one_listener("192.0.2.1:80", &[("a:80", 1, both)]);
+    let without = one_listener("192.0.2.1:80", &[("a:80", 1, &[("10.0.0.1:80", 1, false)])]);
+    let mut indexes = KernelIndexes::default();
+    lowered(&with, &mut indexes);
+    let tables = lowered(&without, &mut indexes);
+    assert_eq!(tables.endpoints[&2].state, EndpointState::Draining);
+    assert_eq!(tables.rings[&0].turns, [(1, 1)]);
+    assert_eq!(lowered(&with, &mut indexes).rings[&0].turns, [(1, 1), (2, 1)]);
+    assert!(!indexes.release(2), "it is configured again");
+    lowered(&without, &mut indexes);
+    assert!(indexes.release(2));
+    assert!(!lowered(&without, &mut indexes).endpoints.contains_key(&2));
+}
+
+#[test]
+fn a_freed_index_rests_before_it_is_given_again() {
+    let mut indexes = KernelIndexes::default();
+    lowered(
+        &one_listener("192.0.2.1:80", &[("a:80", 1, &[("10.0.0.1:80", 1, false)])]),
+        &mut indexes,
+    );
+    let next = one_listener("192.0.2.1:80", &[("a:80", 1, &[("10.0.0.2:80", 1, false)])]);
+    lowered(&next, &mut indexes);
+    assert!(indexes.release(1));
+    lowered(
+        &one_listener("192.0.2.1:80", &[("a:80", 1, &[("10.0.0.3:80", 1, false)])]),
+        &mut indexes,
+    );
+    assert_eq!(indexes.get(addr("10.0.0.3:80")), Some(3));
+}
+
+#[test]
+fn the_indexes_run_out_at_their_bound_and_say_so_before() {
+    let mut indexes = KernelIndexes {
+        taken: (1..ENDPOINTS_MAX as u16).collect(),
+        ..Default::default()
+    };
+    assert!(!indexes.has_room_for(&BTreeSet::from([addr("10.0.0.1:80")])));
+    assert!(indexes.hold(addr("10.0.0.1:80")).is_none());
+}
+
+#[test]
+fn a_listener_that_packets_cannot_serve_says_why() {
+    let v6: &[(&str, u16, bool)] = &[("[2001:db8::1]:80", 1, false)];
+    let rows = [
+        (
+            one_listener("192.0.2.1:80", &[("a:80", 1, v6)]),
+            "different IP versions",
+        ),
+        (
+            {
+                let mut ir = one_listener("192.0.2.1:80", &[("a:80", 1, &[])]);
+                let listener = ir.listeners.pop_first().unwrap().1;
+                let bind = Bind {
+                    addr: None,
+                    port: 80,
+                    transport: Transport::Tcp,
+                };
+                ir.listeners.insert(bind, Listener { bind, ..listener });
+                ir
+            },
+            "every address of the host",
+        ),
+    ];
+    for (ir, expected) in rows {
+        let why = unfit(&ir, ir.listeners.values().next().unwrap()).unwrap_or_default();
+        assert!(why.contains(expected), "{why}");
+    }
+}
+
+#[test]
+fn a_key_gives_back_its_bind() {
+    let bind = Bind::tcp(addr("[2001:db8::7]:443"));
+    let key = VipKey::new(bind.addr.unwrap(), bind.port, 6);
+    assert_eq!(bind_of(&key), Some(bind));
+    assert_eq!(bind_of(&marker_key(bind.addr.unwrap())), None);
+}
