@@ -6,13 +6,15 @@ pub mod binding;
 pub mod counters;
 pub mod endpoint;
 pub mod flow;
+pub mod source;
 pub mod vip;
 
-pub use binding::{LISTENERS_MAX, WORKERS_MAX, binding_index};
-pub use counters::{REASONS, Reason, counter_index};
+pub use binding::{CONFIG_WORDS, CONFIG_WORKERS, LISTENERS_MAX, WORKERS_MAX, binding_index};
+pub use counters::{Action, NO_VIP, REASONS, Reason, counter_index};
 pub use endpoint::{ENDPOINTS_MAX, Endpoint, EndpointState};
-pub use flow::{FLOWS_MAX, Flow, FlowKey, FlowPhase};
-pub use vip::{RING_SLOTS, Ring, Slot, VIPS_MAX, Vip, VipKey, VipMode};
+pub use flow::{FLOWS_MAX, Flow, FlowKey, FlowPhase, TICKS_PER_SECOND};
+pub use source::{SOURCE_BITS, SOURCE_WORDS, Sources, source_bit};
+pub use vip::{RING_SLOTS, Ring, SLOT_UNKNOWN, Slot, VIPS_MAX, Vip, VipKey, VipMode};
 
 /// Version of every layout in this module; the pin directory is `<pin-dir>/v<PIN_VERSION>`.
 pub const PIN_VERSION: u32 = 1;

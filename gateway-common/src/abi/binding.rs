@@ -1,9 +1,16 @@
-//! `LISTENERS`: the SOCKMAP of the workers' listening sockets. `LOAD`: their live connections.
+//! `LISTENERS`: the SOCKMAP of the workers' listening sockets. `LOAD`: their live connections. `CONFIG`: how many
+//! workers there are.
 
 /// Most workers (one thread per core).
 pub const WORKERS_MAX: u32 = 64;
 /// Entries of `LISTENERS`: one IPv4 and one IPv6 socket a worker.
 pub const LISTENERS_MAX: u32 = WORKERS_MAX * 2;
+
+/// Words of `CONFIG`.
+pub const CONFIG_WORDS: u32 = 4;
+/// Index in `CONFIG` of the number of workers whose sockets are in `LISTENERS`, `0..=WORKERS_MAX`.
+/// Written after the sockets are in place; 0 drops new connections to VIPs ([`super::Reason::NoSocket`]).
+pub const CONFIG_WORKERS: u32 = 0;
 
 /// Index of a worker's socket. `worker` in `0..WORKERS_MAX`.
 #[inline(always)]

@@ -14,7 +14,7 @@ pub enum Reason {
     NotOurs = 3,
     /// Passed: not IPv4 or IPv6.
     NotIp = 4,
-    /// Passed: IPv4 options or IPv6 extension headers; dropped when the address owns a kernel VIP.
+    /// Passed: IPv4 options or IPv6 extension headers, to an address that owns no kernel VIP.
     Options = 5,
     /// Passed: neither TCP nor UDP (ICMP, ...).
     NotTransport = 6,
@@ -40,6 +40,21 @@ pub enum Reason {
     NoSocket = 16,
     /// Dropped: a hop limit / TTL of 1 or 0 on a packet to forward.
     HopLimit = 17,
+    /// Dropped: IPv4 options or IPv6 extension headers, to an address that owns a kernel VIP.
+    OptionsDropped = 18,
+}
+
+/// What becomes of a packet (or of a socket lookup).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Rewritten, and sent out of the interface that the outcome names.
+    Send,
+    /// Left to the next program, or to the stack.
+    Pass,
+    /// A VIP is ours and this cannot be served: passing it on could reach someone else's socket.
+    Drop,
+    /// `sk_lookup`: given to a worker's socket.
+    Assign,
 }
 
 /// Cells per VIP; a power of two, so that the index is a shift.
@@ -55,7 +70,7 @@ pub const fn counter_index(vip: u32, reason: Reason) -> u32 {
 
 impl Reason {
     /// Every reason, in numeric order.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::Forwarded,
         Reason::Returned,
         Reason::HandOff,
@@ -74,6 +89,7 @@ impl Reason {
         Reason::Assigned,
         Reason::NoSocket,
         Reason::HopLimit,
+        Reason::OptionsDropped,
     ];
 
     /// Name in metrics and in `docs/faults.md`.
@@ -97,6 +113,32 @@ impl Reason {
             Reason::Assigned => "assigned",
             Reason::NoSocket => "no_socket",
             Reason::HopLimit => "hop_limit",
+            Reason::OptionsDropped => "options_dropped",
+        }
+    }
+
+    /// What a program does for this reason.
+    #[inline(always)]
+    pub const fn action(self) -> Action {
+        match self {
+            Reason::Forwarded | Reason::Returned => Action::Send,
+            Reason::HandOff
+            | Reason::NotOurs
+            | Reason::NotIp
+            | Reason::Options
+            | Reason::NotTransport
+            | Reason::Fragment
+            | Reason::NoNeighbour => Action::Pass,
+            Reason::FragmentDropped
+            | Reason::OptionsDropped
+            | Reason::Truncated
+            | Reason::NoEndpoint
+            | Reason::NoFlow
+            | Reason::TableFull
+            | Reason::Conflict
+            | Reason::HopLimit
+            | Reason::NoSocket => Action::Drop,
+            Reason::Assigned => Action::Assign,
         }
     }
 }

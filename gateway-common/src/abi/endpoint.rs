@@ -35,3 +35,17 @@ pub struct Endpoint {
     pub pad: u8,
 }
 const _: () = assert!(core::mem::size_of::<Endpoint>() == 36);
+
+impl Endpoint {
+    /// Whether flows may be sent to it.
+    #[inline(always)]
+    pub const fn takes_flows(&self) -> bool {
+        self.state != EndpointState::Absent as u8
+    }
+
+    /// Whether the neighbour behind it is resolved.
+    #[inline(always)]
+    pub const fn has_macs(&self) -> bool {
+        self.macs[0] | self.macs[1] | self.macs[2] != 0
+    }
+}

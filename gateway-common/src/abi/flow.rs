@@ -23,7 +23,49 @@ pub struct FlowKey {
 }
 const _: () = assert!(core::mem::size_of::<FlowKey>() == 40);
 
-/// How far a TCP connection has come, as far as the gateway can see.
+impl FlowKey {
+    /// Source port, wire order.
+    #[inline(always)]
+    pub const fn src_port_be(&self) -> u16 {
+        self.ports as u16
+    }
+
+    /// Destination port, wire order.
+    #[inline(always)]
+    pub const fn dst_port_be(&self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+
+    /// The two ports as [`FlowKey::ports`] holds them.
+    #[inline(always)]
+    pub const fn ports(src_be: u16, dst_be: u16) -> u32 {
+        src_be as u32 | (dst_be as u32) << 16
+    }
+
+    /// Key in `REVERSE` of the twin of an entry `flow`, which lies in `FLOWS` under this key.
+    #[inline(always)]
+    pub const fn twin_of_flow(&self, flow: &Flow) -> FlowKey {
+        FlowKey {
+            src: flow.addr,
+            dst: self.src,
+            ports: Self::ports(flow.port_be, self.src_port_be()),
+            proto: self.proto,
+        }
+    }
+
+    /// Key in `FLOWS` of the twin of an entry `reverse`, which lies in `REVERSE` under this key.
+    #[inline(always)]
+    pub const fn twin_of_reverse(&self, reverse: &Flow) -> FlowKey {
+        FlowKey {
+            src: self.dst,
+            dst: reverse.addr,
+            ports: Self::ports(self.dst_port_be(), reverse.port_be),
+            proto: self.proto,
+        }
+    }
+}
+
+/// How far a TCP connection has come, as far as the gateway can see. Authoritative in `REVERSE`.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FlowPhase {
@@ -31,7 +73,7 @@ pub enum FlowPhase {
     Opening = 0,
     /// A packet came back from the endpoint.
     Established = 1,
-    /// FIN or RST seen: kept for the last segments, then removed.
+    /// RST seen, or FIN from both sides ([`Flow::closing`]): kept for the last segments, then removed.
     Closing = 2,
 }
 
@@ -41,13 +83,14 @@ pub enum FlowPhase {
 pub struct Flow {
     /// In `FLOWS`: the endpoint's address. In `REVERSE`: the VIP's address, which becomes the source.
     pub addr: AddrWords,
-    /// Ethernet destination and source for the way back to the client, as seen on its SYN (used by XDP).
+    /// In `REVERSE`: Ethernet destination and source for the way back to the client, as seen on its SYN (used by XDP).
     pub macs: [u32; 3],
     /// In `REVERSE`: the interface the client's SYN came in on. In `FLOWS`: 0.
     pub ifindex: u32,
     /// Id of the VIP.
     pub vip: u32,
-    /// Coarse time of the last packet from the endpoint, in [`TICKS_PER_SECOND`]ths since boot, from `CLOCK`.
+    /// In `REVERSE`: coarse time of the last packet from the endpoint (at first: of the SYN), in
+    /// [`TICKS_PER_SECOND`]ths, from `CLOCK`. In `FLOWS`: of the SYN.
     pub seen: u32,
     /// In `FLOWS`: the endpoint's port. In `REVERSE`: the VIP's port. Wire order.
     pub port_be: u16,
@@ -55,10 +98,54 @@ pub struct Flow {
     pub endpoint: u16,
     /// A [`FlowPhase`] as its number.
     pub phase: u8,
+    /// 1 once the client has sent FIN. One byte a side, so that two CPUs that see the two FINs never overwrite
+    /// each other's mark.
+    pub fin_client: u8,
+    /// 1 once the endpoint has sent FIN.
+    pub fin_endpoint: u8,
     /// Always 0.
-    pub pad: [u8; 3],
+    pub pad: u8,
 }
 const _: () = assert!(core::mem::size_of::<Flow>() == 48);
 
 /// `CLOCK[0]` counts this many times a second; userspace writes it, because reading a clock costs 18-32 ns a packet.
+///
+/// It counts time *during which a process watched*: a new process goes on from the value it finds (adding the
+/// monotonic time since its own start), so that no flow ages while nobody could have noticed its packets.
 pub const TICKS_PER_SECOND: u32 = 10;
+
+/// Idle limit while only a SYN was seen: longer than the first five retransmissions of a SYN (1+2+4+8+16 s).
+pub const OPENING_TICKS: u32 = 60 * TICKS_PER_SECOND;
+/// Idle limit of an established flow: longer than TCP keepalive's default of 2 h with its 9 probes of 75 s, so that
+/// a connection with keepalive lives for ever (RFC 5382 REQ-5 asks for at least 2 h 4 min).
+pub const ESTABLISHED_TICKS: u32 = (2 * 3600 + 15 * 60) * TICKS_PER_SECOND;
+/// Idle limit after RST or both FINs: the last ACKs and their retransmissions (Linux keeps TIME-WAIT for 60 s).
+pub const CLOSING_TICKS: u32 = 60 * TICKS_PER_SECOND;
+
+impl Flow {
+    /// Whether it ended: RST, or FIN from both sides. A flow with one FIN still carries data the other way.
+    #[inline(always)]
+    pub const fn closing(&self) -> bool {
+        self.phase == FlowPhase::Closing as u8 || (self.fin_client != 0 && self.fin_endpoint != 0)
+    }
+
+    /// Ticks without a packet after which this entry of `REVERSE` is removed.
+    #[inline(always)]
+    pub const fn idle_ticks_max(&self) -> u32 {
+        if self.closing() {
+            CLOSING_TICKS
+        } else if self.phase == FlowPhase::Opening as u8 {
+            OPENING_TICKS
+        } else {
+            ESTABLISHED_TICKS
+        }
+    }
+
+    /// Whether this entry of `REVERSE` was idle for too long. A `seen` in the future (stamped after `now` was read)
+    /// is no age.
+    #[inline(always)]
+    pub const fn expired(&self, now: u32) -> bool {
+        let age = now.wrapping_sub(self.seen);
+        age < 1 << 31 && age > self.idle_ticks_max()
+    }
+}

@@ -23,9 +23,25 @@ pub struct VipKey {
 const _: () = assert!(core::mem::size_of::<VipKey>() == 20);
 
 impl VipKey {
+    /// The key of [`VipMode::Address`]: marks that the address owns a kernel VIP.
+    #[inline(always)]
+    pub const fn address(addr: AddrWords) -> Self {
+        Self {
+            addr,
+            port_be: 0,
+            proto: 0,
+            pad: 0,
+        }
+    }
+
     /// `port` in host order.
     pub const fn new(addr: core::net::IpAddr, port: u16, proto: u8) -> Self {
-        Self { addr: super::addr_words(addr), port_be: port.to_be(), proto, pad: 0 }
+        Self {
+            addr: super::addr_words(addr),
+            port_be: port.to_be(),
+            proto,
+            pad: 0,
+        }
     }
 }
 
@@ -51,6 +67,9 @@ pub struct Vip {
     pub mode: u32,
 }
 const _: () = assert!(core::mem::size_of::<Vip>() == 8);
+
+/// A `previous` that is no endpoint: the slot is unsettled, and what older flows are on is not known.
+pub const SLOT_UNKNOWN: u16 = u16::MAX;
 
 /// One slot: the endpoint for new flows, and the one older flows may still be on.
 ///
