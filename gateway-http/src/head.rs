@@ -404,6 +404,11 @@ static STATIC_FIELDS: [Field; STATIC_LEN + 1] = {
     fields
 };
 
+/// The token of an entry of the static table.
+pub(crate) fn static_token(index: usize) -> Token {
+    STATIC_FIELDS[index].token
+}
+
 /// The index of exactly this field in the static table; entries of one name stand together.
 fn static_whole(token: Token, value: &[u8]) -> u8 {
     let mut index = token.static_name();
