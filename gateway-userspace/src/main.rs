@@ -1,6 +1,8 @@
-//! The binary `sluice`.
+//! The binary `sluice`. Everything is in the library; this names the allocator and the exit code.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    sluice::cli::main()
+}

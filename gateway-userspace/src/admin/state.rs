@@ -1,0 +1,104 @@
+//! What the admin reads: the revision in force, the workers (asked by message), the kernel plane.
+
+use crate::kernel::Kernel;
+use crate::worker::Workers;
+use crate::worker::report::Report;
+use arc_swap::ArcSwap;
+use gateway_core::ir::{Bind, Ir, Revision};
+use gateway_core::snapshot::Snapshot;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Revisions remembered for `/api/v1/revisions`.
+pub const REVISIONS_KEPT: usize = 64;
+/// How long the admin waits for a worker's answer; a worker answers within one turn.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One configuration in force.
+#[derive(Debug, Default)]
+pub struct Published {
+    pub snapshot: Arc<Snapshot>,
+    pub ir: Arc<Ir>,
+    /// Conditions of the objects it was compiled from, one line each.
+    pub statuses: Vec<String>,
+    /// What is wrong with the objects, one line each, worst first.
+    pub diagnostics: Vec<String>,
+    /// Binds that could not be served, and why.
+    pub unprogrammed: BTreeMap<Bind, String>,
+}
+
+/// A revision that was in force.
+#[derive(Clone, Debug)]
+pub struct RevisionEntry {
+    pub revision: Revision,
+    pub at: SystemTime,
+    pub diagnostics: usize,
+}
+
+/// Shared by every admin listener.
+pub struct AdminState {
+    published: ArcSwap<Published>,
+    history: Mutex<VecDeque<RevisionEntry>>,
+    ready: AtomicBool,
+    started: Instant,
+    pub workers: Arc<Workers>,
+    pub kernel: Arc<Kernel>,
+}
+
+impl AdminState {
+    pub fn new(workers: Arc<Workers>, kernel: Arc<Kernel>) -> Self {
+        Self {
+            published: ArcSwap::from_pointee(Published::default()),
+            history: Mutex::new(VecDeque::new()),
+            ready: AtomicBool::new(false),
+            started: Instant::now(),
+            workers,
+            kernel,
+        }
+    }
+
+    /// A new revision is in force.
+    pub fn publish(&self, published: Published) {
+        let entry = RevisionEntry {
+            revision: published.snapshot.revision,
+            at: SystemTime::now(),
+            diagnostics: published.diagnostics.len(),
+        };
+        self.published.store(Arc::new(published));
+        let mut history = self.history.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if history.back().is_none_or(|last| last.revision != entry.revision) {
+            history.push_back(entry);
+        }
+        while history.len() > REVISIONS_KEPT {
+            history.pop_front();
+        }
+    }
+
+    pub fn published(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    pub fn history(&self) -> Vec<RevisionEntry> {
+        self.history.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    pub fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Asks every worker; one that does not answer in time is missing from the result.
+    pub async fn reports(&self, views: bool) -> Vec<Report> {
+        let workers = self.workers.clone();
+        tokio::task::spawn_blocking(move || workers.inspect(views, INSPECT_TIMEOUT)).await.unwrap_or_default()
+    }
+}
