@@ -1,46 +1,142 @@
 //! One worker's balancer state. Survives revisions: indexed by ids that do.
+//!
+//! Laws: over each round of weights every destination gets exactly its share, and over each round of turns every
+//! endpoint exactly its turns, while none fails. A pick allocates only when an id or a set of weights is new. No
+//! pick is lost to a failure as long as some endpoint is left to try.
 
-use crate::ids::{EndpointId, RuleId};
+pub mod destination;
+pub mod failure;
+pub mod turn;
+
+use crate::ids::{EndpointId, RuleId, ServiceId};
+use crate::ir::BalancePolicy;
+use crate::lower::ids::NAMES_MAX;
 use crate::snapshot::{DestinationPlan, ServicePlan};
 use crate::time::Moment;
+use destination::Shares;
+use failure::Failures;
+use turn::Cursor;
 
 /// Cursors, in-flight counts and failures, per id.
 #[derive(Debug, Default)]
-pub struct Balancers {}
+pub struct Balancers {
+    worker: u16,
+    rules: Vec<Shares>,
+    services: Vec<Cursor>,
+    endpoints: Vec<EndpointState>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct EndpointState {
+    in_flight: u32,
+    failures: Failures,
+}
 
 impl Balancers {
+    /// `worker` decides where each round starts, so that the workers of a process do not all begin with the same
+    /// endpoint.
+    pub fn new(worker: u16) -> Self {
+        Self {
+            worker,
+            ..Self::default()
+        }
+    }
+
     /// Which destination of a rule gets this request: smooth weighted round robin, exact over each round of weights.
     /// `None` when every weight is zero.
     pub fn destination(&mut self, rule: RuleId, destinations: &[DestinationPlan]) -> Option<usize> {
-        let _ = (rule, destinations);
-        todo!()
+        match destinations {
+            [only] => (only.weight > 0).then_some(0),
+            _ => at(&mut self.rules, rule.index())?.next(destinations),
+        }
     }
 
     /// An endpoint of a service by its policy, skipping `not` and those left out after a failure; when every one is
     /// left out, the least recently failed (better a try than a certain 503).
     pub fn pick(&mut self, service: &ServicePlan, not: &[EndpointId], now: Moment) -> Option<EndpointId> {
-        let _ = (service, not, now);
-        todo!()
+        let turns = &service.turns;
+        let cursor = self.cursor(service.id)?.resumed(turns, self.worker)?;
+        let usable = |endpoint: EndpointId| !not.contains(&endpoint) && !self.failures(endpoint).is_out(now);
+        let chosen = match service.balance {
+            BalancePolicy::RoundRobin => cursor.round(turns).find(|turn| usable(turn.1)),
+            BalancePolicy::LeastRequest => cursor
+                .round(turns)
+                .filter(|turn| usable(turn.1))
+                .min_by_key(|turn| self.in_flight(turn.1)),
+        };
+        // Everything is left out: `min_by_key` takes the first of equals, in order of turns.
+        let chosen = chosen.or_else(|| {
+            let tried = |endpoint: EndpointId| self.failures(endpoint).failed_at();
+            cursor
+                .round(turns)
+                .filter(|turn| !not.contains(&turn.1))
+                .min_by_key(|turn| tried(turn.1))
+        });
+        let (index, endpoint) = chosen?;
+        *at(&mut self.services, service.id.index())? = cursor.after(index, endpoint, turns);
+        if let Some(state) = at(&mut self.endpoints, endpoint.index()) {
+            state.failures.picked(now);
+        }
+        Some(endpoint)
     }
 
     /// A stream or connection to it began.
     pub fn started(&mut self, endpoint: EndpointId) {
-        let _ = endpoint;
+        if let Some(state) = at(&mut self.endpoints, endpoint.index()) {
+            state.in_flight = state.in_flight.saturating_add(1);
+        }
     }
 
     /// ... and ended.
     pub fn finished(&mut self, endpoint: EndpointId) {
-        let _ = endpoint;
+        if let Some(state) = at(&mut self.endpoints, endpoint.index()) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+        }
     }
 
     /// It could not be connected to, or broke before it answered: left out for a while (1 s, doubling to 30 s while
     /// it goes on failing).
     pub fn failed(&mut self, endpoint: EndpointId, now: Moment) {
-        let _ = (endpoint, now);
+        if let Some(state) = at(&mut self.endpoints, endpoint.index()) {
+            state.failures.failed(now);
+        }
     }
 
-    /// It answered: the next failure counts as the first.
+    /// It answered: it takes part again, and the next failure counts as the first.
     pub fn answered(&mut self, endpoint: EndpointId) {
-        let _ = endpoint;
+        if let Some(state) = self.endpoints.get_mut(endpoint.index()) {
+            state.failures = Failures::default();
+        }
     }
+
+    /// Streams and connections of this worker on an endpoint.
+    pub fn in_flight(&self, endpoint: EndpointId) -> u32 {
+        self.endpoints.get(endpoint.index()).map_or(0, |state| state.in_flight)
+    }
+
+    /// Whether an endpoint is left out now after a failure.
+    pub fn is_out(&self, endpoint: EndpointId, now: Moment) -> bool {
+        self.failures(endpoint).is_out(now)
+    }
+
+    fn failures(&self, endpoint: EndpointId) -> Failures {
+        self.endpoints
+            .get(endpoint.index())
+            .map_or(Failures::default(), |state| state.failures)
+    }
+
+    fn cursor(&mut self, service: ServiceId) -> Option<Cursor> {
+        at(&mut self.services, service.index()).copied()
+    }
+}
+
+/// The state of an id, made on demand. `None` for an id that `Ids` never gives.
+fn at<T: Default>(table: &mut Vec<T>, index: usize) -> Option<&mut T> {
+    if index >= NAMES_MAX as usize {
+        return None;
+    }
+    if table.len() <= index {
+        table.resize_with(index + 1, T::default);
+    }
+    table.get_mut(index)
 }

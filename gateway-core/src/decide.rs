@@ -2,12 +2,20 @@
 //!
 //! `route (404) -> filters (may answer: redirect) -> pick a destination -> pick an endpoint -> Forward`.
 //! Limits and authorization stand between route and filters once they exist.
+//!
+//! Each phase hands out a receipt that only it can make and that the next one asks for: `Matched`, `Admitted`,
+//! `Picked`. So their order can not be got wrong. Nothing here allocates but the `Location` of a redirect.
 
 use crate::balance::Balancers;
+use crate::fault::Refusal;
+use crate::filter;
 use crate::ids::{EndpointId, ListenerId, RuleId};
-use crate::ir::UpstreamProtocol;
-use crate::snapshot::Snapshot;
+use crate::ir::{Filter, Recognise, Timeouts, UpstreamProtocol};
+use crate::snapshot::{
+    DestinationPlan, DestinationTo, HttpPlan, ListenerPlan, RulePlan, Snapshot, StreamPlan, StreamRulePlan,
+};
 use crate::time::Moment;
+use std::time::Duration;
 
 /// The fields of a request, however the codec holds them.
 pub trait Fields {
@@ -44,7 +52,8 @@ pub struct Forward {
     pub protocol: UpstreamProtocol,
     /// Bytes of the path that the rule's prefix match took; for prefix rewrites. 0 if not a prefix match.
     pub prefix_len: u16,
-    /// When the whole request must be over.
+    /// When the whole request must be over: the shorter of the rule's two timeouts, because only attempts that were
+    /// provably not processed are followed by another.
     pub deadline: Option<Moment>,
 }
 
@@ -60,7 +69,11 @@ pub enum Reply {
     /// No endpoint can take it now: 503, gRPC UNAVAILABLE.
     NoEndpoint { rule: RuleId },
     /// A redirect filter answered.
-    Redirect { rule: RuleId, status: u16, location: String },
+    Redirect {
+        rule: RuleId,
+        status: u16,
+        location: String,
+    },
 }
 
 /// Decides over one snapshot with one worker's balancer state.
@@ -70,22 +83,35 @@ pub struct Decide<'a> {
 }
 
 impl Decide<'_> {
-    /// What happens to a request that came in on `listener`. `tls_host`: the server name of the TLS connection, if
-    /// any. Deterministic: the same snapshot, balancer state and arguments give the same decision.
-    pub fn request<F: Fields>(
+    /// What happens to a request that came in on `listener`. Deterministic: the same snapshot, balancer state and
+    /// arguments give the same decision.
+    pub fn request<F: Fields>(&mut self, listener: ListenerId, head: &RequestHead<'_, F>, now: Moment) -> Decision {
+        match self.forward(listener, head, now) {
+            Ok(forward) => Decision::Forward(forward),
+            Err(reply) => Decision::Reply(reply),
+        }
+    }
+
+    fn forward<F: Fields>(
         &mut self,
         listener: ListenerId,
         head: &RequestHead<'_, F>,
         now: Moment,
-    ) -> Decision {
-        let _ = (listener, head, now);
-        todo!()
+    ) -> Result<Forward, Reply> {
+        let matched = Matched::find(self.snapshot, listener, head)?; // 404
+        let admitted = matched.admit(head)?; // 3xx; limits and authorization once they exist
+        let picked = admitted.pick(self.snapshot, self.balancers, head, now)?; // 500, 503
+        Ok(picked.forward(now))
     }
 
-    /// Another endpoint for a request that was provably not processed by `not`; `None` when there is none.
+    /// Another endpoint for a request that was provably not processed by `not`; `None` when there is none. `self` must
+    /// hold the snapshot that `forward` was decided over.
     pub fn again(&mut self, forward: &Forward, not: &[EndpointId], now: Moment) -> Option<EndpointId> {
-        let _ = (forward, not, now);
-        todo!()
+        let rule = self.snapshot.rule(forward.rule)?;
+        match rule.destinations.get(usize::from(forward.destination))?.to {
+            DestinationTo::Service(id) => self.balancers.pick(self.snapshot.service(id)?, not, now),
+            DestinationTo::Fail { .. } => None,
+        }
     }
 
     /// Endpoint for a connection to a stream listener (splice plane, or a relay behind a kernel VIP).
@@ -95,8 +121,160 @@ impl Decide<'_> {
         listener: ListenerId,
         server_name: Option<&str>,
         now: Moment,
-    ) -> Result<(RuleId, EndpointId), crate::fault::Refusal> {
-        let _ = (listener, server_name, now);
-        todo!()
+    ) -> Result<(RuleId, EndpointId), Refusal> {
+        let plan = self
+            .snapshot
+            .listener(listener)
+            .and_then(ListenerPlan::stream)
+            .ok_or(Refusal::NoListener)?;
+        let rule = stream_rule(plan, server_name)?;
+        let index = self
+            .balancers
+            .destination(rule.id, &rule.destinations)
+            .ok_or(Refusal::Broken)?;
+        match rule.destinations[index].to {
+            DestinationTo::Fail { .. } => Err(Refusal::Broken),
+            DestinationTo::Service(id) => {
+                let service = self.snapshot.service(id).ok_or(Refusal::Broken)?;
+                let endpoint = self.balancers.pick(service, &[], now).ok_or(Refusal::NoEndpoint)?;
+                Ok((rule.id, endpoint))
+            }
+        }
     }
+
+    /// Another endpoint for a connection whose endpoint could not be reached; `None` when there is none.
+    pub fn connection_again(&mut self, of: EndpointId, not: &[EndpointId], now: Moment) -> Option<EndpointId> {
+        let service = self.snapshot.endpoint(of)?.service;
+        self.balancers.pick(self.snapshot.service(service)?, not, now)
+    }
+}
+
+/// The rule of a connection: of those that match the server name the most specific one.
+fn stream_rule<'s>(plan: &'s StreamPlan, server_name: Option<&str>) -> Result<&'s StreamRulePlan, Refusal> {
+    match plan.recognise {
+        // A listener without a route is configuration too, and it is not the client's fault.
+        Recognise::Nothing => plan.rules.first().ok_or(Refusal::Broken),
+        Recognise::Sni => {
+            // Without a name only a rule for any name is meant.
+            let name = server_name.unwrap_or_default();
+            plan.rules
+                .iter()
+                .find(|rule| rule.hostname.matches(name))
+                .ok_or(Refusal::NoServerName)
+        }
+    }
+}
+
+/// Receipt: this rule of this listener matched.
+struct Matched<'s> {
+    http: &'s HttpPlan,
+    port: u16,
+    rule: &'s RulePlan,
+    prefix_len: u16,
+}
+
+impl<'s> Matched<'s> {
+    fn find<F: Fields>(snapshot: &'s Snapshot, listener: ListenerId, head: &RequestHead<'_, F>) -> Result<Self, Reply> {
+        let plan = snapshot.listener(listener).ok_or(Reply::NoHost)?;
+        let http = plan.http().ok_or(Reply::NoHost)?;
+        // Isolation: a request belongs to the first scope, even if only a later one has a route for it.
+        let scope = http
+            .scopes
+            .iter()
+            .find(|scope| scope.hostname.matches(head.host))
+            .ok_or(Reply::NoHost)?;
+        let found = scope.hosts.find(head).ok_or(Reply::NoRoute)?;
+        let rule = snapshot.rule(found.rule).ok_or(Reply::NoRoute)?;
+        Ok(Self {
+            http,
+            port: plan.bind.port,
+            rule,
+            prefix_len: found.prefix_len,
+        })
+    }
+
+    fn admit<F: Fields>(self, head: &RequestHead<'_, F>) -> Result<Admitted<'s>, Reply> {
+        self.answer(&self.rule.filters, head)?;
+        Ok(Admitted(self))
+    }
+
+    /// Whether a filter answers by itself.
+    fn answer<F: Fields>(&self, filters: &[Filter], head: &RequestHead<'_, F>) -> Result<(), Reply> {
+        let Some(redirect) = filter::redirect(filters) else {
+            return Ok(());
+        };
+        let scheme = if self.http.tls { "https" } else { "http" };
+        let prefix_len = usize::from(self.prefix_len);
+        let location = filter::redirect_location(
+            redirect, scheme, head.host, self.port, head.path, head.query, prefix_len,
+        );
+        Err(Reply::Redirect {
+            rule: self.rule.id,
+            status: redirect.status,
+            location,
+        })
+    }
+}
+
+/// Receipt: it may be sent on.
+struct Admitted<'s>(Matched<'s>);
+
+impl<'s> Admitted<'s> {
+    fn pick<F: Fields>(
+        self,
+        snapshot: &'s Snapshot,
+        balancers: &mut Balancers,
+        head: &RequestHead<'_, F>,
+        now: Moment,
+    ) -> Result<Picked<'s>, Reply> {
+        let rule = self.0.rule;
+        let broken = |status| Reply::Broken { rule: rule.id, status };
+        // No destination, or all weights zero: 500 (Gateway API HTTPRouteRule.backendRefs).
+        let index = balancers.destination(rule.id, &rule.destinations).ok_or(broken(500))?;
+        let destination = &rule.destinations[index];
+        self.0.answer(&destination.filters, head)?;
+        let service = match &destination.to {
+            DestinationTo::Service(id) => snapshot.service(*id).ok_or(broken(500))?,
+            DestinationTo::Fail { status, .. } => return Err(broken(*status)),
+        };
+        let endpoint = balancers
+            .pick(service, &[], now)
+            .ok_or(Reply::NoEndpoint { rule: rule.id })?;
+        Ok(Picked {
+            matched: self.0,
+            index,
+            destination,
+            endpoint,
+        })
+    }
+}
+
+/// Receipt: this endpoint takes it.
+struct Picked<'s> {
+    matched: Matched<'s>,
+    index: usize,
+    destination: &'s DestinationPlan,
+    endpoint: EndpointId,
+}
+
+impl Picked<'_> {
+    fn forward(self, now: Moment) -> Forward {
+        Forward {
+            rule: self.matched.rule.id,
+            destination: u16::try_from(self.index).unwrap_or(u16::MAX),
+            endpoint: self.endpoint,
+            protocol: self.destination.protocol,
+            prefix_len: self.matched.prefix_len,
+            deadline: time_allowed(self.matched.rule.timeouts).map(|allowed| now + allowed),
+        }
+    }
+}
+
+/// Zero is none (Gateway API HTTPRouteTimeouts).
+fn time_allowed(timeouts: Timeouts) -> Option<Duration> {
+    [timeouts.request, timeouts.backend_request]
+        .into_iter()
+        .flatten()
+        .filter(|timeout| !timeout.is_zero())
+        .min()
 }

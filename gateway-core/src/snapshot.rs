@@ -30,9 +30,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The listener that owns a connection's local address (TCP). IPv4-mapped addresses must be given as IPv4.
+    /// The listener that owns a connection's local address (TCP); IPv4-mapped addresses are IPv4.
     pub fn listener_at(&self, local: SocketAddr) -> Option<(ListenerId, &ListenerPlan)> {
-        let id = *self.by_addr.get(&(local.ip(), local.port())).or_else(|| self.by_port.get(&local.port()))?;
+        let addr = (local.ip().to_canonical(), local.port());
+        let id = *self.by_addr.get(&addr).or_else(|| self.by_port.get(&local.port()))?;
         Some((id, self.listener(id)?))
     }
 
@@ -60,6 +61,24 @@ pub struct ListenerPlan {
     pub names: Vec<ListenerName>,
     pub why: String,
     pub serve: Serve,
+}
+
+impl ListenerPlan {
+    /// How its requests are routed, if it is an HTTP listener.
+    pub fn http(&self) -> Option<&HttpPlan> {
+        match &self.serve {
+            Serve::Http(http) => Some(http),
+            Serve::Splice(_) | Serve::KernelRelay(_) => None,
+        }
+    }
+
+    /// Where its connections go, if it is a stream listener.
+    pub fn stream(&self) -> Option<&StreamPlan> {
+        match &self.serve {
+            Serve::Http(_) => None,
+            Serve::Splice(stream) | Serve::KernelRelay(stream) => Some(stream),
+        }
+    }
 }
 
 /// What a worker does with a connection to a listener.
