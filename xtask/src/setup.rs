@@ -45,6 +45,7 @@ pub fn verb(args: &[String]) -> Result<(), Failure> {
 
 /// Installs what is missing of `needs`.
 pub fn ensure(needs: &[Need]) -> Result<Ebpf, Failure> {
+    report_bootstrap();
     let required: Vec<Need> = needs.iter().copied().filter(|need| *need != Need::Ebpf).collect();
     apt::ensure(&required)?;
     let mut ebpf = Ebpf::Missing("not asked for".into());
@@ -63,6 +64,16 @@ pub fn ensure(needs: &[Need]) -> Result<Ebpf, Failure> {
         python::ensure()?;
     }
     Ok(ebpf)
+}
+
+/// Linking this very program may have installed the C compiler (`xtask/cc`), unheard.
+fn report_bootstrap() {
+    let note = shell::root().join("target/cc-installed");
+    if let Ok(text) = std::fs::read_to_string(&note) {
+        say(&format!("a C compiler was missing to link xtask itself: {}", text.trim()));
+        // Said twice is no harm.
+        let _ = std::fs::remove_file(&note);
+    }
 }
 
 /// The loud words for a machine that cannot build the kernel programs.
