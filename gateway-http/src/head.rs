@@ -9,6 +9,7 @@
 //! replaced field occupied in the buffer stays until the list is cleared.
 
 pub mod authority;
+pub mod facts;
 mod token;
 
 use crate::h2::hpack::static_table::{ENTRIES, STATIC_LEN};
@@ -221,6 +222,17 @@ impl FieldList {
     /// Puts a field before all others, as a pseudo-field must be (RFC 9113 8.3).
     pub fn push_front(&mut self, name: &[u8], value: &[u8]) {
         if let Some(field) = self.append(name, value) {
+            self.fields.insert(0, field);
+        }
+    }
+
+    /// Takes the field at `place` away and puts its value before all others under a known name.
+    pub(crate) fn promote(&mut self, place: usize, token: Token) {
+        let old = self.fields.remove(place);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(token.name());
+        self.bytes.extend_from_within(old.offset() + old.name_len()..old.offset() + old.bytes_len());
+        if let Some(field) = self.describe(start, token.name().len(), None, old.is_never_indexed()) {
             self.fields.insert(0, field);
         }
     }

@@ -204,33 +204,57 @@ pub fn strip<'a>(header: &Header, payload: &'a [u8]) -> Result<Body<'a>, ErrorCo
         bytes = rest;
     }
     let kept = bytes.len().checked_sub(padding).ok_or(ErrorCode::ProtocolError)?;
-    Ok(Body { bytes: &bytes[..kept], depends_on })
+    Ok(Body {
+        bytes: &bytes[..kept],
+        depends_on,
+    })
 }
 
 /// A 31-bit number at the front of a payload: window increment, stream id.
 #[inline]
 pub fn u31(payload: &[u8]) -> Option<u32> {
-    payload.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes) & 0x7fff_ffff)
+    payload
+        .first_chunk::<4>()
+        .map(|bytes| u32::from_be_bytes(*bytes) & 0x7fff_ffff)
 }
 
 /// What a GOAWAY says (RFC 9113 6.8): the last stream that was or may be processed, and why. `None` when cut.
 pub fn goaway(payload: &[u8]) -> Option<(u32, ErrorCode)> {
     let (head, _debug) = payload.split_first_chunk::<8>()?;
     let [s0, s1, s2, s3, code @ ..] = *head;
-    Some((u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff, ErrorCode::from_code(u32::from_be_bytes(code))))
+    Some((
+        u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff,
+        ErrorCode::from_code(u32::from_be_bytes(code)),
+    ))
 }
 
 // === Writers. All append to `out`. ===
 
 #[inline]
 fn put(out: &mut Vec<u8>, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
-    out.extend_from_slice(&Header { len: payload.len(), kind, flags, stream }.to_bytes());
+    out.extend_from_slice(
+        &Header {
+            len: payload.len(),
+            kind,
+            flags,
+            stream,
+        }
+        .to_bytes(),
+    );
     out.extend_from_slice(payload);
 }
 
 /// RFC 9113 6.5.
 pub fn put_settings(out: &mut Vec<u8>, settings: &[Setting]) {
-    out.extend_from_slice(&Header { len: settings.len() * 6, kind: Kind::Settings, flags: 0, stream: 0 }.to_bytes());
+    out.extend_from_slice(
+        &Header {
+            len: settings.len() * 6,
+            kind: Kind::Settings,
+            flags: 0,
+            stream: 0,
+        }
+        .to_bytes(),
+    );
     for setting in settings {
         out.extend_from_slice(&setting.to_bytes());
     }
@@ -261,7 +285,12 @@ pub fn put_ping_ack(out: &mut Vec<u8>, opaque: [u8; 8]) {
 
 /// RFC 9113 6.8. `debug` is for the people at the other end.
 pub fn put_goaway(out: &mut Vec<u8>, last_stream: u32, code: ErrorCode, debug: &str) {
-    let header = Header { len: 8 + debug.len(), kind: Kind::GoAway, flags: 0, stream: 0 };
+    let header = Header {
+        len: 8 + debug.len(),
+        kind: Kind::GoAway,
+        flags: 0,
+        stream: 0,
+    };
     out.extend_from_slice(&header.to_bytes());
     out.extend_from_slice(&last_stream.to_be_bytes());
     out.extend_from_slice(&code.code().to_be_bytes());
@@ -273,7 +302,15 @@ pub fn put_goaway(out: &mut Vec<u8>, last_stream: u32, code: ErrorCode, debug: &
 pub fn put_data_header(out: &mut Vec<u8>, stream: u32, len: usize, end: bool) {
     debug_assert!(len <= PAYLOAD_MAX, "a DATA frame is at most the peer's frame size");
     let flags = if end { flags::END_STREAM } else { 0 };
-    out.extend_from_slice(&Header { len, kind: Kind::Data, flags, stream }.to_bytes());
+    out.extend_from_slice(
+        &Header {
+            len,
+            kind: Kind::Data,
+            flags,
+            stream,
+        }
+        .to_bytes(),
+    );
 }
 
 /// Where a HEADERS frame whose block is still to be written begins. Made by [`begin_headers`].
@@ -301,7 +338,12 @@ pub fn end_headers(out: &mut Vec<u8>, open: OpenHeaders, stream: u32, end_stream
     if len > payload_max {
         return split_headers(out, open, stream, end_stream, payload_max);
     }
-    let header = Header { len, kind: Kind::Headers, flags: end_stream | flags::END_HEADERS, stream };
+    let header = Header {
+        len,
+        kind: Kind::Headers,
+        flags: end_stream | flags::END_HEADERS,
+        stream,
+    };
     out[open.start..block].copy_from_slice(&header.to_bytes());
 }
 
@@ -311,7 +353,11 @@ fn split_headers(out: &mut Vec<u8>, open: OpenHeaders, stream: u32, end_stream: 
     out.truncate(open.start);
     let parts = block.len().div_ceil(payload_max);
     for (part, bytes) in block.chunks(payload_max).enumerate() {
-        let (kind, first) = if part == 0 { (Kind::Headers, end_stream) } else { (Kind::Continuation, 0) };
+        let (kind, first) = if part == 0 {
+            (Kind::Headers, end_stream)
+        } else {
+            (Kind::Continuation, 0)
+        };
         let last = if part + 1 == parts { flags::END_HEADERS } else { 0 };
         put(out, kind, first | last, stream, bytes);
     }
@@ -324,12 +370,20 @@ mod tests {
     #[test]
     fn a_header_comes_back() {
         for code in 0..=20u8 {
-            let header = Header { len: 0x01_02_03, kind: Kind::from_code(code), flags: 0x2d, stream: 0x7fff_fffe };
+            let header = Header {
+                len: 0x01_02_03,
+                kind: Kind::from_code(code),
+                flags: 0x2d,
+                stream: 0x7fff_fffe,
+            };
             assert_eq!(Header::parse(&header.to_bytes()), Some(header));
             assert_eq!(header.kind.code(), code);
         }
         assert_eq!(Header::parse(&[0; 8]), None);
-        assert_eq!(Header::parse(&[0, 0, 0, 0, 0, 0xff, 0, 0, 1]).map(|header| header.stream), Some(0x7f00_0001));
+        assert_eq!(
+            Header::parse(&[0, 0, 0, 0, 0, 0xff, 0, 0, 1]).map(|header| header.stream),
+            Some(0x7f00_0001)
+        );
     }
 
     #[test]
@@ -340,7 +394,12 @@ mod tests {
     }
 
     fn header(kind: Kind, flags: u8) -> Header {
-        Header { len: 0, kind, flags, stream: 1 }
+        Header {
+            len: 0,
+            kind,
+            flags,
+            stream: 1,
+        }
     }
 
     #[test]
@@ -348,14 +407,28 @@ mod tests {
         let padded = header(Kind::Data, flags::PADDED);
         assert_eq!(strip(&padded, &[2, b'a', 0, 0]).map(|body| body.bytes), Ok(&b"a"[..]));
         assert_eq!(strip(&padded, &[0]).map(|body| body.bytes), Ok(&b""[..]));
-        assert_eq!(strip(&padded, &[2, 0]), Err(ErrorCode::ProtocolError), "more padding than payload");
+        assert_eq!(
+            strip(&padded, &[2, 0]),
+            Err(ErrorCode::ProtocolError),
+            "more padding than payload"
+        );
         assert_eq!(strip(&padded, &[]), Err(ErrorCode::FrameSizeError));
         let both = header(Kind::Headers, flags::PADDED | flags::PRIORITY);
         let body = strip(&both, &[1, 0x80, 0, 0, 3, 16, 0x82, 0]).expect("well formed");
-        assert_eq!(body, Body { bytes: &[0x82], depends_on: Some(3) });
+        assert_eq!(
+            body,
+            Body {
+                bytes: &[0x82],
+                depends_on: Some(3)
+            }
+        );
         assert_eq!(strip(&both, &[0, 0, 0, 0, 3]), Err(ErrorCode::FrameSizeError));
         let data = header(Kind::Data, flags::PRIORITY);
-        assert_eq!(strip(&data, b"abc").map(|body| body.bytes), Ok(&b"abc"[..]), "DATA has no priority");
+        assert_eq!(
+            strip(&data, b"abc").map(|body| body.bytes),
+            Ok(&b"abc"[..]),
+            "DATA has no priority"
+        );
     }
 
     #[test]
@@ -373,12 +446,17 @@ mod tests {
             &[0, 0, 0, 4, 1, 0, 0, 0, 0],
             &[0, 0, 4, 8, 0, 0, 0, 0, 3, 0, 1, 0, 0],
             &[0, 0, 4, 3, 0, 0, 0, 0, 5, 0, 0, 0, 8],
-            &[0, 0, 8, 6, 1, 0, 0, 0, 0, b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8'],
+            &[
+                0, 0, 8, 6, 1, 0, 0, 0, 0, b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8',
+            ],
             &[0, 0, 9, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 11, b'x'],
             &[0, 0, 5, 0, 1, 0, 0, 0, 9],
         ];
         assert_eq!(out, want.concat());
-        assert_eq!(goaway(&[0x80, 0, 0, 7, 0, 0, 0, 11, b'x']), Some((7, ErrorCode::EnhanceYourCalm)));
+        assert_eq!(
+            goaway(&[0x80, 0, 0, 7, 0, 0, 0, 11, b'x']),
+            Some((7, ErrorCode::EnhanceYourCalm))
+        );
         assert_eq!(goaway(&[0; 7]), None);
     }
 

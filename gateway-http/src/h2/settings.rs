@@ -125,7 +125,10 @@ mod tests {
 
     #[test]
     fn values_are_taken_over_and_the_last_one_counts() {
-        let peer = apply(&[(1, 0), (3, 7), (4, 1), (4, 2), (5, 20_000), (6, 9), (99, 1)], Sender::Client);
+        let peer = apply(
+            &[(1, 0), (3, 7), (4, 1), (4, 2), (5, 20_000), (6, 9), (99, 1)],
+            Sender::Client,
+        );
         let want = PeerSettings {
             header_table_size: 0,
             streams_max: Some(7),
@@ -149,20 +152,38 @@ mod tests {
             assert_eq!(apply(&[(id, value)], Sender::Client), Err(code), "{id} = {value}");
         }
         assert!(apply(&[(2, 1)], Sender::Client).is_ok());
-        assert_eq!(apply(&[(2, 1)], Sender::Server), Err(ErrorCode::ProtocolError), "a server cannot allow push");
-        assert_eq!(apply(&[(8, 1), (8, 0)], Sender::Server), Err(ErrorCode::ProtocolError), "not taken back");
+        assert_eq!(
+            apply(&[(2, 1)], Sender::Server),
+            Err(ErrorCode::ProtocolError),
+            "a server cannot allow push"
+        );
+        assert_eq!(
+            apply(&[(8, 1), (8, 0)], Sender::Server),
+            Err(ErrorCode::ProtocolError),
+            "not taken back"
+        );
     }
 
     #[test]
     fn a_cut_or_overlong_frame_ends_the_connection() {
-        assert_eq!(PeerSettings::default().apply(&[0; 5], Sender::Client), Err(ErrorCode::FrameSizeError));
-        assert_eq!(apply(&[(99, 0); SETTINGS_MAX + 1], Sender::Client), Err(ErrorCode::EnhanceYourCalm));
+        assert_eq!(
+            PeerSettings::default().apply(&[0; 5], Sender::Client),
+            Err(ErrorCode::FrameSizeError)
+        );
+        assert_eq!(
+            apply(&[(99, 0); SETTINGS_MAX + 1], Sender::Client),
+            Err(ErrorCode::EnhanceYourCalm)
+        );
     }
 
     #[test]
     fn what_we_write_is_what_a_peer_reads() {
         let mut payload = Vec::new();
-        for setting in [Setting::HeaderTableSize(1), Setting::EnablePush(false), Setting::MaxFrameSize(16_384)] {
+        for setting in [
+            Setting::HeaderTableSize(1),
+            Setting::EnablePush(false),
+            Setting::MaxFrameSize(16_384),
+        ] {
             payload.extend_from_slice(&setting.to_bytes());
         }
         let mut peer = PeerSettings::default();
