@@ -1,0 +1,11 @@
+//! The operating system, in small honest wrappers: each file one subject, each function one system call or one
+//! netlink question. No policy here.
+
+pub mod addresses;
+pub mod caps;
+pub mod interfaces;
+pub mod neighbours;
+pub mod netlink;
+pub mod netns;
+pub mod routes;
+pub mod sockets;
