@@ -70,7 +70,10 @@ pub fn ensure(needs: &[Need]) -> Result<Ebpf, Failure> {
 fn report_bootstrap() {
     let note = shell::root().join("target/cc-installed");
     if let Ok(text) = std::fs::read_to_string(&note) {
-        say(&format!("a C compiler was missing to link xtask itself: {}", text.trim()));
+        say(&format!(
+            "a C compiler was missing to link xtask itself: {}",
+            text.trim()
+        ));
         // Said twice is no harm.
         let _ = std::fs::remove_file(&note);
     }
