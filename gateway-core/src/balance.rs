@@ -73,7 +73,7 @@ impl Balancers {
                 .min_by_key(|turn| tried(turn.1))
         });
         let (index, endpoint) = chosen?;
-        *at(&mut self.services, service.id.index())? = cursor.after(index, endpoint, turns);
+        *at(&mut self.services, service.id.index())? = Cursor::after(index, turns);
         if let Some(state) = at(&mut self.endpoints, endpoint.index()) {
             state.failures.picked(now);
         }
@@ -102,7 +102,8 @@ impl Balancers {
         }
     }
 
-    /// It answered: it takes part again, and the next failure counts as the first.
+    /// It answered (a relayed connection: it was connected): it takes part again, and the next failure counts as the
+    /// first. Must be called for every answer: after a failure only one request tries the endpoint until it is.
     pub fn answered(&mut self, endpoint: EndpointId) {
         if let Some(state) = self.endpoints.get_mut(endpoint.index()) {
             state.failures = Failures::default();
@@ -140,3 +141,6 @@ fn at<T: Default>(table: &mut Vec<T>, index: usize) -> Option<&mut T> {
     }
     table.get_mut(index)
 }
+
+#[cfg(test)]
+mod tests;

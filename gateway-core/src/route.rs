@@ -118,3 +118,6 @@ impl Tally for u32 {
         *self += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

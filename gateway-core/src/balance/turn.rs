@@ -7,38 +7,38 @@ use crate::ids::EndpointId;
 pub struct Cursor {
     /// Index of the next turn.
     next: usize,
-    /// Turns of the round; 0 before the first.
-    len: usize,
-    /// Who had the turn before `next`.
-    last: Option<EndpointId>,
+    /// Who had the turn before it, and who was to have it; `None` before the first.
+    seen: Option<(EndpointId, EndpointId)>,
 }
 
 impl Cursor {
     /// The cursor in these turns; `None` if there are none. When they are others than before, the round goes on
-    /// behind the endpoint that had the last turn, so that adding or removing one neither skips nor repeats another.
+    /// behind the endpoint that had the last turn, else with the one that was to have the next, so that adding or
+    /// removing an endpoint neither skips nor repeats another.
     pub fn resumed(self, turns: &[EndpointId], worker: u16) -> Option<Cursor> {
         if turns.is_empty() {
             return None;
         }
-        let Some(last) = self.last else {
+        let Some((last, upcoming)) = self.seen else {
             return Some(Cursor {
                 next: start(worker, turns.len()),
-                len: turns.len(),
-                last: None,
+                seen: None,
             });
         };
-        let before = (self.next + turns.len() - 1) % turns.len();
-        if self.len == turns.len() && turns[before] == last {
+        let next = self.next % turns.len();
+        let before = (next + turns.len() - 1) % turns.len();
+        if next == self.next && turns[before] == last && turns[next] == upcoming {
             return Some(self);
         }
-        let nearest = (0..turns.len())
-            .filter(|at| turns[*at] == last)
-            .min_by_key(|at| at.abs_diff(before));
-        let next = nearest.map_or(self.next, |at| at + 1) % turns.len();
+        let nearest = |to: usize, endpoint| {
+            (0..turns.len())
+                .filter(|at| turns[*at] == endpoint)
+                .min_by_key(|at| at.abs_diff(to))
+        };
+        let behind = nearest(before, last).map(|at| (at + 1) % turns.len());
         Some(Cursor {
-            next,
-            len: turns.len(),
-            last: Some(last),
+            next: behind.or_else(|| nearest(next, upcoming)).unwrap_or(next),
+            seen: self.seen,
         })
     }
 
@@ -49,11 +49,11 @@ impl Cursor {
     }
 
     /// The cursor after the turn at `index` was taken.
-    pub fn after(self, index: usize, endpoint: EndpointId, turns: &[EndpointId]) -> Cursor {
+    pub fn after(index: usize, turns: &[EndpointId]) -> Cursor {
+        let next = (index + 1) % turns.len().max(1);
         Cursor {
-            next: (index + 1) % turns.len().max(1),
-            len: turns.len(),
-            last: Some(endpoint),
+            next,
+            seen: turns.get(index).copied().zip(turns.get(next).copied()),
         }
     }
 }

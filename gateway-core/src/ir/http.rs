@@ -21,7 +21,8 @@ pub struct HttpScope {
     pub hostname: HostPattern,
     /// First is the default; empty without TLS.
     pub certificates: Vec<CertificateName>,
-    /// In any order: lowering ranks hostnames by specificity.
+    /// In any order: lowering ranks hostnames by specificity. One per hostname, unless routes whose own hostnames are
+    /// not equally specific meet the listener's in the same one: then the rules of the earlier one take precedence.
     pub hosts: Vec<VirtualHost>,
 }
 
