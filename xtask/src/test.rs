@@ -7,11 +7,11 @@
 //! | `SLUICE_BIN` | the daemon, profile `lab` |
 //! | `SLUICE_BPF` | the kernel programs' object; unset where it cannot be built |
 //! | `SLUICE_PYTHON` | a Python with grpcio, scapy and h2 |
-//! | `SLUICE_SKIPS` | a file: a test that cannot run here appends one line, `name: reason` |
+//!
+//! A test that cannot run here is no `#[ignore]` but prints libtest's own words, `test NAME ... ignored, REASON`, and is
+//! counted as skipped.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::run;
@@ -28,19 +28,16 @@ const PURE: &[&str] = &[
     "xtask",
 ];
 const RIM: &[&str] = &["gateway-userspace", "gateway-tests"];
-const VARIABLES: &str = "SLUICE_BIN,SLUICE_BPF,SLUICE_PYTHON,SLUICE_SKIPS,RUST_BACKTRACE,CI";
+const VARIABLES: &str = "SLUICE_BIN,SLUICE_BPF,SLUICE_PYTHON,RUST_BACKTRACE,CI";
 
 pub fn verb(args: &[String]) -> Result<(), Failure> {
     let ebpf = run::prepare(&[Need::Build, Need::Ebpf, Need::Lab, Need::Test])?;
     let mut tally = Tally::default();
     let pure = cargo_test(PURE, args, &[], &mut tally)?;
-    let skips = shell::root().join("target/test-skips.txt");
-    fs::write(&skips, "").map_err(|error| Failure::new(format!("{}: {error}", skips.display())))?;
     let binary = run::build_lab_binary()?;
     let mut environment = vec![
         ("SLUICE_BIN".to_owned(), binary.display().to_string()),
         ("SLUICE_PYTHON".to_owned(), tools::python().display().to_string()),
-        ("SLUICE_SKIPS".to_owned(), skips.display().to_string()),
     ];
     if ebpf == Ebpf::Ready {
         environment.push(("SLUICE_BPF".to_owned(), ebpf::object().display().to_string()));
@@ -49,7 +46,6 @@ pub fn verb(args: &[String]) -> Result<(), Failure> {
         become_root_for_tests(&mut environment)?;
     }
     let rim = cargo_test(RIM, args, &environment, &mut tally)?;
-    tally.skip(show_skips(&skips));
     println!("{tally}");
     match pure && rim && tally.failed == 0 {
         true => Ok(()),
@@ -102,14 +98,4 @@ fn become_root_for_tests(environment: &mut Vec<(String, String)>) -> Result<(), 
     let runner = format!("CARGO_TARGET_{}_RUNNER", host.trim().replace('-', "_").to_uppercase());
     environment.push((runner, format!("sudo -n --preserve-env={VARIABLES}")));
     Ok(())
-}
-
-/// Shows what was skipped and why, and counts it.
-fn show_skips(file: &Path) -> u64 {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    for line in &lines {
-        println!("skipped: {line}");
-    }
-    lines.len() as u64
 }

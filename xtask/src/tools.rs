@@ -10,6 +10,8 @@ use crate::shell;
 pub const BPF_LINKER: &str = "0.13.0";
 /// The LLVM that Debian's rustc-web is built with; the linker must read its bitcode.
 pub const LLVM: &str = "22";
+/// Where Debian puts it.
+pub const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// What the tests' Python peers are made of.
 pub const PYTHON_PACKAGES: &[&str] = &["grpcio==1.85.1", "grpcio-tools==1.85.1", "scapy==2.8.0", "h2==4.4.1"];
 

@@ -5,9 +5,7 @@
 use std::path::Path;
 
 use crate::shell::{self, Failure, say};
-use crate::tools;
-
-const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+use crate::tools::{self, LLVM_PREFIX};
 
 /// Builds it where it is not in the cache yet: about 70 s on two cores.
 pub fn ensure() -> Result<(), Failure> {

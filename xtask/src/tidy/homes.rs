@@ -52,10 +52,6 @@ const HOMES: &[(&str, &[&str])] = &[
         "nix",
         &["gateway-userspace/src/sys", "gateway-userspace/src/kernel", "tests"],
     ),
-    (
-        "libc",
-        &["gateway-userspace/src/sys", "gateway-userspace/src/kernel", "tests"],
-    ),
     ("rcgen", &["gateway-userspace/src/lab", "tests"]),
     ("notify", &["gateway-userspace/src/source"]),
 ];
