@@ -7,6 +7,8 @@
 pub mod balance;
 pub mod control;
 pub mod decide;
+pub mod detect;
+pub mod fairness;
 pub mod fault;
 pub mod filter;
 pub mod ids;

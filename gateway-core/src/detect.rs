@@ -1,0 +1,3 @@
+//! What a connection speaks, told from its first bytes.
+
+pub mod client_hello;
