@@ -69,6 +69,7 @@ fn cargo_test(
     }
     command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
     say(&shell::line_of(&command));
+    let failed_before = tally.failed;
     let child = command.stdout(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| Failure::new(format!("cargo did not start: {error}")))?;
     let stdout = child.stdout.take().expect("stdout was asked to be piped");
