@@ -278,3 +278,6 @@ fn time_allowed(timeouts: Timeouts) -> Option<Duration> {
         .filter(|timeout| !timeout.is_zero())
         .min()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 
 pub mod ids;
 pub mod kernel;
+#[cfg(test)]
+pub mod sample;
 pub mod snapshot;
 
 pub use ids::Ids;

@@ -223,3 +223,157 @@ fn destination_to(to: &Destination, ids: &Ids) -> DestinationTo {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ListenerId;
+    use crate::ir::{Bind, Recognise, ServiceName};
+    use crate::lower::sample::{http, ir, lowered, on_port, rule, scope, service, stream, to_service};
+    use std::net::SocketAddr;
+
+    fn order(weights: &[u16]) -> String {
+        let weighted: Vec<_> = weights
+            .iter()
+            .zip(0..)
+            .map(|(weight, id)| (EndpointId(id), *weight))
+            .collect();
+        turns(&weighted)
+            .iter()
+            .map(|id| char::from(b'a' + id.0 as u8))
+            .collect()
+    }
+
+    #[test]
+    fn turns_are_reduced_and_as_far_apart_as_can_be() {
+        for (weights, expected) in [
+            (&[][..], ""),
+            (&[7], "a"),
+            (&[1, 1, 1], "abc"),
+            (&[10, 10], "ab"),
+            (&[3, 1], "aaba"),
+            (&[100, 200, 400], "cbcacbc"),
+            (&[0, 1], "ab"),
+        ] {
+            assert_eq!(order(weights), expected, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn turns_that_do_not_fit_are_scaled_down_and_nobody_loses_his() {
+        let weighted: Vec<_> = (0..100)
+            .map(|id| (EndpointId(id), if id == 0 { 1 } else { 999 }))
+            .collect();
+        let turns = turns(&weighted);
+        assert!(turns.len() as u64 <= TURNS_MAX + 100, "{}", turns.len());
+        assert_eq!(turns.iter().filter(|id| id.0 == 0).count(), 1);
+        assert_eq!(turns.iter().filter(|id| id.0 == 1).count(), 165);
+    }
+
+    #[test]
+    fn draining_endpoints_are_known_and_have_no_turn() {
+        let mut echo = service("default/echo:80", &[(11, 1), (12, 1)]);
+        echo.endpoints[0].readiness = Readiness::Draining;
+        let (snapshot, ids) = lowered(&ir(vec![], vec![echo.clone()]));
+        let id = |index: usize| ids.endpoint(&echo.name, echo.endpoints[index].addr).unwrap();
+        let plan = snapshot.service(ids.service(&echo.name).unwrap()).unwrap();
+        assert_eq!(plan.turns, [id(1)]);
+        assert_eq!(snapshot.endpoint(id(0)).unwrap().addr, echo.endpoints[0].addr);
+    }
+
+    #[test]
+    fn least_request_asks_each_endpoint_once_whatever_its_weight() {
+        let mut echo = service("default/echo:80", &[(11, 5), (12, 1)]);
+        echo.balance = BalancePolicy::LeastRequest;
+        let (snapshot, ids) = lowered(&ir(vec![], vec![echo.clone()]));
+        assert_eq!(
+            snapshot.service(ids.service(&echo.name).unwrap()).unwrap().turns.len(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_connection_belongs_to_its_address_before_its_port_and_never_to_a_udp_listener() {
+        let at = |addr: &str| addr.parse::<SocketAddr>().unwrap();
+        let udp = Bind {
+            transport: Transport::Udp,
+            ..Bind::tcp(at("198.18.0.10:53"))
+        };
+        let (snapshot, ids) = lowered(&ir(
+            vec![
+                (on_port(80), http(vec![])),
+                (Bind::tcp(at("198.18.0.10:80")), http(vec![])),
+                (Bind::tcp(at("[2001:2::a]:80")), http(vec![])),
+                (udp, Plane::Kernel(stream(Recognise::Nothing, &[]))),
+            ],
+            vec![],
+        ));
+        let listener = |addr: &str| snapshot.listener_at(at(addr)).map(|(id, _)| id);
+        let id = |bind: Bind| -> Option<ListenerId> { ids.listener(&bind) };
+        assert_eq!(listener("198.18.0.10:80"), id(Bind::tcp(at("198.18.0.10:80"))));
+        assert_eq!(listener("[::ffff:198.18.0.10]:80"), id(Bind::tcp(at("198.18.0.10:80"))));
+        assert_eq!(listener("[2001:2::a]:80"), id(Bind::tcp(at("[2001:2::a]:80"))));
+        assert_eq!(listener("198.18.0.11:80"), id(on_port(80)));
+        assert_eq!(listener("198.18.0.10:81"), None);
+        assert_eq!(listener("198.18.0.10:53"), None);
+    }
+
+    #[test]
+    fn scopes_and_stream_rules_come_most_specific_first() {
+        let scopes = [None, Some("a.example.com"), Some("*.example.com")].map(|name| scope(name, vec![]));
+        let to = || to_service("default/echo:80");
+        let rules = [
+            (None, "any", to()),
+            (Some("*.b.example.com"), "long", to()),
+            (Some("*.example.com"), "short", to()),
+        ];
+        let (snapshot, ids) = lowered(&ir(
+            vec![
+                (on_port(80), http(scopes.to_vec())),
+                (on_port(443), Plane::Splice(stream(Recognise::Sni, &rules))),
+            ],
+            vec![],
+        ));
+        let plan = |port| snapshot.listener(ids.listener(&on_port(port)).unwrap()).unwrap();
+        let hostnames: Vec<String> = plan(80)
+            .http()
+            .unwrap()
+            .scopes
+            .iter()
+            .map(|s| s.hostname.to_string())
+            .collect();
+        assert_eq!(hostnames, ["a.example.com", "*.example.com", "*"]);
+        let names: Vec<&str> = plan(443)
+            .stream()
+            .unwrap()
+            .rules
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
+        assert_eq!(names, ["long", "short", "any"]);
+    }
+
+    #[test]
+    fn what_has_no_id_is_left_out_and_its_rule_says_so() {
+        let rules = vec![rule(
+            "HTTPRoute/default/a/0",
+            "/",
+            &[(1, to_service("default/echo:80"))],
+        )];
+        let ir = ir(
+            vec![(on_port(80), http(vec![scope(None, rules)]))],
+            vec![service("default/echo:80", &[(11, 1)])],
+        );
+        let nothing = lower(&ir, Revision(1), &Ids::default());
+        assert!(nothing.listeners.is_empty() && nothing.services.is_empty() && nothing.rules.is_empty());
+
+        let (mut ids, mut without) = (Ids::default(), ir.clone());
+        without.services.remove(&ServiceName::from("default/echo:80"));
+        ids.assign(&without);
+        let snapshot = lower(&ir, Revision(1), &ids);
+        let rule = snapshot.rules[0].as_ref().unwrap();
+        assert!(
+            matches!(&rule.destinations[0].to, DestinationTo::Fail { status: 500, why } if why.contains("default/echo:80"))
+        );
+    }
+}
