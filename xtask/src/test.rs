@@ -82,6 +82,10 @@ fn cargo_test(
     let status = child
         .wait()
         .map_err(|error| Failure::new(format!("waiting for cargo: {error}")))?;
+    if !status.success() && tally.failed == failed_before {
+        // A binary that did not build, or died before its result line, is a failure that nobody counted.
+        tally.failed += 1;
+    }
     Ok(status.success())
 }
 
