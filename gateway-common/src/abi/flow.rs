@@ -83,9 +83,9 @@ pub enum FlowPhase {
 pub struct Flow {
     /// In `FLOWS`: the endpoint's address. In `REVERSE`: the VIP's address, which becomes the source.
     pub addr: AddrWords,
-    /// In `REVERSE`: Ethernet destination and source for the way back to the client, as seen on its SYN (used by XDP).
+    /// Ethernet destination and source for the way back to the client, as seen on its SYN (used by XDP).
     pub macs: [u32; 3],
-    /// In `REVERSE`: the interface the client's SYN came in on. In `FLOWS`: 0.
+    /// The interface the client's SYN came in on.
     pub ifindex: u32,
     /// Id of the VIP.
     pub vip: u32,

@@ -1,0 +1,102 @@
+//! A packet to a VIP: handed to the stack, or translated and forwarded to an endpoint.
+//!
+//! A settled slot needs no table: every live flow of it is on `current`. The flow table is consulted for segments that
+//! open or end a connection, and for every segment while the slot is unsettled. Order matters: nothing is recorded
+//! or written before the packet is certain to be sent.
+
+use super::flow::{self, Opening};
+use super::header::{FIN, RST, SYN};
+use super::rewrite::End;
+use super::{Head, Outcome, Packet, Tables, hash, ring_index};
+use crate::abi::{Reason, Vip, VipMode};
+
+/// A segment to `vip`.
+#[inline(always)]
+pub fn ingress<P: Packet, T: Tables, const V6: bool, const L3: usize>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head<V6, L3>,
+    vip: Vip,
+) -> Outcome {
+    if vip.mode != VipMode::Nat as u32 {
+        return Outcome::ended(vip.id, Reason::HandOff);
+    }
+    match forward(packet, tables, head, vip.id) {
+        Ok(ifindex) => Outcome {
+            vip: vip.id,
+            reason: Reason::Forwarded,
+            ifindex,
+        },
+        Err(reason) => Outcome::ended(vip.id, reason),
+    }
+}
+
+#[inline(always)]
+fn forward<P: Packet, T: Tables, const V6: bool, const L3: usize>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head<V6, L3>,
+    vip: u32,
+) -> Result<u32, Reason> {
+    if head.hop_limit() <= 1 {
+        return Err(Reason::HopLimit);
+    }
+    let slot = tables
+        .slot(vip, ring_index(hash(&head.key())))
+        .ok_or(Reason::NoEndpoint)?;
+    let (index, opening) = if slot.current == slot.previous && head.flags & (SYN | FIN | RST) == 0 {
+        (slot.current, None)
+    } else {
+        flow::consult(packet, tables, head, vip, slot)?
+    };
+    tables
+        .endpoint(index, |endpoint| {
+            if !endpoint.takes_flows() || endpoint.ifindex == 0 {
+                return Err(Reason::NoEndpoint);
+            }
+            if P::WRITES_LINK && !endpoint.has_macs() {
+                return Err(Reason::NoNeighbour);
+            }
+            if let Some(opening) = opening {
+                flow::open(tables, &head.key(), &opening, index, endpoint)?;
+            }
+            if P::WRITES_LINK {
+                packet.put(0, endpoint.macs).ok_or(Reason::Truncated)?;
+            }
+            head.translate(packet, End::Destination, &endpoint.addr, endpoint.port_be)
+                .ok_or(Reason::Truncated)?;
+            Ok(endpoint.ifindex)
+        })
+        .unwrap_or(Err(Reason::NoEndpoint))
+}
+
+/// What [`flow::open`] records of the client's side.
+#[inline(always)]
+pub(super) fn opening<P: Packet>(packet: &P, vip: u32) -> Opening {
+    Opening {
+        vip,
+        ifindex: packet.ifindex(),
+        macs: packet.get(0).map_or([0; 3], way_back),
+    }
+}
+
+/// Ethernet addresses of an answer to a frame that came with these: destination and source change places.
+#[inline(always)]
+const fn way_back(macs: [u32; 3]) -> [u32; 3] {
+    let [a, b, c] = macs;
+    [b >> 16 | c << 16, c >> 16 | a << 16, a >> 16 | b << 16]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::Word;
+
+    #[test]
+    fn the_way_back_swaps_destination_and_source() {
+        let frame = [1u8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let mut back = [0u8; 12];
+        way_back(<[u32; 3]>::load(&frame).unwrap()).store(&mut back).unwrap();
+        assert_eq!(back, [7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6]);
+    }
+}
