@@ -19,13 +19,14 @@ pub mod hash;
 pub mod path;
 pub mod pattern;
 pub mod prefix;
+pub mod request;
 
-use crate::decide::{Fields, RequestHead};
 use crate::ids::RuleId;
 use crate::ir::{HostPattern, RuleName, VirtualHost};
 use hash::FixedState;
 use path::PathTable;
 pub use pattern::{Pattern, PatternError};
+pub use request::{Fields, RequestHead};
 use std::collections::HashMap;
 
 /// A host longer than this is looked up as "any host" only: no DNS name is (RFC 1035 2.3.4), and each of its labels

@@ -1,7 +1,6 @@
 //! Conditions besides the path: method, headers, query parameters.
 
-use super::Pattern;
-use crate::decide::{Fields, RequestHead};
+use super::{Fields, Pattern, RequestHead};
 use crate::ids::RuleId;
 use crate::ir::{FieldMatch, HttpMatch, ValueMatch};
 use std::cmp::Reverse;

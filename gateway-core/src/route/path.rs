@@ -3,8 +3,7 @@
 use super::condition::Candidate;
 use super::hash::FixedState;
 use super::prefix::{Entry, PrefixTree};
-use super::{Matched, Pattern, Tally};
-use crate::decide::{Fields, RequestHead};
+use super::{Fields, Matched, Pattern, RequestHead, Tally};
 use crate::ids::RuleId;
 use crate::ir::{HttpRule, PathMatch, RuleName};
 use std::cmp::Reverse;
