@@ -90,14 +90,17 @@ pub fn run(command: &mut Command) -> Result<(), Failure> {
     }
 }
 
-/// Runs to the end and returns stdout; stderr is shown only on failure.
+/// Runs to the end and returns stdout; what it wrote is shown only on failure.
 pub fn capture(command: &mut Command) -> Result<String, Failure> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| Failure::new(format!("`{}` did not start: {error}", line_of(command))))?;
     if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
         return Err(Failure::new(format!(
-            "`{}` ended with {}\n{stderr}",
+            "`{}` ended with {}\n{stdout}{stderr}",
             line_of(command),
             output.status
         )));

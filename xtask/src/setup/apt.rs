@@ -185,7 +185,7 @@ fn install(missing: &[&str]) -> Result<(), Failure> {
     }
     if missing.iter().any(|name| !is_known(name)) {
         say("reading the package lists (apt-get update)");
-        shell::run(shell::as_root("apt-get").args(["update", "-q"]))?;
+        shell::capture(shell::as_root("apt-get").args(["update", "-q"]))?;
     }
     let unknown: Vec<&str> = missing.iter().copied().filter(|name| !is_known(name)).collect();
     if !unknown.is_empty() {
@@ -204,7 +204,8 @@ fn install(missing: &[&str]) -> Result<(), Failure> {
         "-q",
         "--no-install-recommends",
     ]);
-    shell::run(apt.args(missing))
+    // A page of dpkg's progress says nothing, unless it failed.
+    shell::capture(apt.args(missing)).map(|_| ())
 }
 
 fn is_known(package: &str) -> bool {

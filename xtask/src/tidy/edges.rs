@@ -23,6 +23,7 @@ const HOUSES: &[House] = &[
             ("fairness", &[]),
             ("fault", &[]),
             ("ir", &[]),
+            ("detect", &[]),
             ("filter", &["ir"]),
             ("model", &["ids", "ir", "time"]),
             ("route", &["ids", "ir"]),
