@@ -9,7 +9,14 @@
 #![no_std]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+#[cfg(target_endian = "big")]
+compile_error!("halves of packet words are taken apart as on a little-endian machine");
+
 pub mod abi;
 pub mod checksum;
 pub mod datapath;
 pub mod maglev;
+pub mod ring;
+pub mod sweep;
+#[cfg(any(test, feature = "twin"))]
+pub mod twin;
