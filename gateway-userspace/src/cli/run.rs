@@ -1,0 +1,192 @@
+//! `sluice run`: start-up in order, and the end.
+
+use super::exit::{Code, Exit};
+use super::log::{self, LogFormat};
+use crate::admin::server;
+use crate::admin::state::AdminState;
+use crate::control::configuration::Configuration;
+use crate::control::{Control, Message};
+use crate::kernel::{Datapath, Kernel, KernelError, KernelOptions};
+use crate::settings::{ADMIN_DEFAULT, AdminAddr, Assignment, Tunables, duration};
+use crate::source::file::FileSource;
+use crate::worker::{WorkerOptions, Workers};
+use anyhow::Context;
+use clap::Args;
+use gateway_core::control::{ControlOptions, ControlState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Configuration: a file, a directory, or - for standard input. May be given more than once.
+    #[arg(short = 'f', long = "file", env = "SLUICE_FILE", value_name = "FILE|DIR|-", value_delimiter = ',')]
+    files: Vec<PathBuf>,
+    /// Interface that packets for kernel listeners come in on, and one for each side endpoints are on.
+    #[arg(long, env = "SLUICE_INTERFACE", value_delimiter = ',')]
+    interface: Vec<String>,
+    /// Kernel programs to use; `auto` takes the best that works and says why not a better one.
+    #[arg(long, env = "SLUICE_DATAPATH", value_enum, default_value = "auto")]
+    datapath: Datapath,
+    /// Worker threads; as many as CPUs by default.
+    #[arg(long, env = "SLUICE_WORKERS")]
+    workers: Option<u16>,
+    /// Where the admin listens: HOST:PORT, unix:PATH or none. May be given more than once.
+    #[arg(long, env = "SLUICE_ADMIN", value_delimiter = ',', default_value = ADMIN_DEFAULT)]
+    admin: Vec<AdminAddr>,
+    /// Addresses for Gateways that ask for none.
+    #[arg(long, env = "SLUICE_ADDRESS_POOL", value_name = "CIDR", value_delimiter = ',')]
+    address_pool: Vec<ipnet::IpNet>,
+    /// Declare that replies of every endpoint come back through this machine.
+    #[arg(long, env = "SLUICE_RETURN_PATH", value_parser = ["gateway"])]
+    return_path: Option<String>,
+    /// Files of this gateway's own.
+    #[arg(long, env = "SLUICE_STATE_DIR", default_value = "/var/lib/sluice")]
+    state_dir: PathBuf,
+    /// Where maps and links are pinned, in a bpffs.
+    #[arg(long, env = "SLUICE_PIN_DIR", default_value = "/sys/fs/bpf/sluice")]
+    pin_dir: PathBuf,
+    /// Leave the kernel programs forwarding after a clean exit.
+    #[arg(long, env = "SLUICE_KEEP_KERNEL")]
+    keep_kernel: bool,
+    /// From SIGTERM to the end, at most.
+    #[arg(long, env = "SLUICE_DRAIN_TIME", default_value = "30s", value_parser = duration, value_name = "DUR")]
+    drain_time: Duration,
+    /// Change a limit or a log setting: PATH=VALUE.
+    #[arg(long = "set", env = "SLUICE_SET", value_delimiter = ',', value_name = "PATH=VALUE")]
+    assignments: Vec<Assignment>,
+    #[arg(long, env = "SLUICE_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// Messages waiting for the control loop.
+const MESSAGES_MAX: usize = 1024;
+
+pub fn run(args: RunArgs) -> super::Result {
+    let started = Instant::now();
+    log::init(args.log_format, "info");
+    let mut tunables = Tunables::default();
+    for assignment in &args.assignments {
+        tunables.set(assignment).map_err(|error| Exit::new(Code::Usage, error))?;
+    }
+    if args.files.is_empty() {
+        return Err(Exit::new(Code::Usage, "nothing to serve: give configuration with -f FILE, -f DIR or -f -"));
+    }
+    let source = FileSource::new(args.files.clone()).map_err(|error| Exit::new(Code::Config, format!("{error:#}")))?;
+    let (sender, messages) = sync_channel(MESSAGES_MAX);
+
+    let kernel = Arc::new(start_kernel(&args, &sender)?);
+    let workers = Arc::new(start_workers(&args, &tunables, started)?);
+    for (worker, ipv6, socket) in workers.lookup_sockets() {
+        kernel.register_listener(worker, ipv6, socket).map_err(|error| Exit::new(Code::Failed, format!("{error:#}")))?;
+    }
+    kernel.watch_load(workers.loads());
+
+    let admin = Arc::new(AdminState::new(workers.clone(), kernel.clone()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("start tokio")?;
+    runtime.block_on(server::start(&args.admin, admin.clone()))?;
+    runtime.spawn(signals(sender.clone()));
+
+    let status = kernel.status();
+    let options = ControlOptions {
+        ingress: if status.ingress == "off" { Err(status.reasons.join("; ")) } else { Ok(()) },
+        lookup: status.lookup,
+        drain_time: args.drain_time,
+        keep_kernel: args.keep_kernel,
+    };
+    let settings = gateway_compiler::Settings { address_pools: args.address_pool.clone(), ..Default::default() };
+    let configuration = Configuration::new(source, settings);
+    let mut control =
+        Control::new(ControlState::new(options), configuration, kernel.clone(), workers.clone(), admin.clone(), started);
+    control.begin();
+    // Watched from before it is served, so that no change falls between.
+    let reload = sender.clone();
+    let watch = control.configuration.watch(move || drop(reload.try_send(Message::Reload)));
+    let _watch = watch.inspect_err(|error| tracing::warn!("files are not watched: {error:#}; SIGHUP reloads")).ok();
+
+    admin.set_ready(true);
+    announce(&admin, status.ingress, status.lookup);
+    control.run(&messages);
+
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    admin.set_ready(false);
+    workers.stop();
+    kernel.stop(args.keep_kernel).context("remove what was attached")?;
+    for address in &args.admin {
+        if let AdminAddr::Unix(path) = address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+fn start_kernel(args: &RunArgs, sender: &SyncSender<Message>) -> Result<Kernel, Exit> {
+    let idle = sender.clone();
+    let options = KernelOptions {
+        datapath: args.datapath,
+        interfaces: args.interface.clone(),
+        pin_dir: args.pin_dir.clone(),
+        return_path_gateway: args.return_path.is_some(),
+        on_idle: Box::new(move |indexes| drop(idle.try_send(Message::EndpointsIdle(indexes)))),
+    };
+    Kernel::start(options).map_err(|error| {
+        let code = match &error {
+            KernelError::Unavailable(_) => Code::Unavailable,
+            KernelError::NotPermitted(_) => Code::NoPermission,
+            KernelError::Failed(_) => Code::Failed,
+        };
+        Exit::new(code, error)
+    })
+}
+
+fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Result<Workers, Exit> {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let count = args.workers.unwrap_or_else(|| u16::try_from(cpus).unwrap_or(u16::MAX));
+    let most = u16::try_from(gateway_common::abi::WORKERS_MAX).unwrap_or(u16::MAX);
+    if count == 0 || count > most {
+        return Err(Exit::new(Code::Usage, format!("--workers {count}: 1 to {most}")));
+    }
+    let options =
+        WorkerOptions { workers: count, limits: tunables.limits.clone(), access_log: tunables.access_log, started };
+    Ok(Workers::start(options).context("start the workers")?)
+}
+
+/// One line on stdout, for people and scripts, and the word to systemd.
+fn announce(admin: &AdminState, ingress: &str, lookup: bool) {
+    let published = admin.published();
+    let datapath = match (ingress, lookup) {
+        ("off", true) => "lookup",
+        (ingress, _) => ingress,
+    };
+    println!(
+        "ready listeners={} revision={} datapath={datapath}",
+        published.ir.listeners.len() - published.unprogrammed.len(),
+        published.snapshot.revision.0
+    );
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// SIGHUP reloads, SIGTERM drains (the second ends), SIGINT ends.
+async fn signals(sender: SyncSender<Message>) {
+    let streams = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = streams else {
+        tracing::error!("signals cannot be caught");
+        return;
+    };
+    loop {
+        let message = tokio::select! {
+            _ = hangup.recv() => Message::Reload,
+            _ = terminate.recv() => Message::Drain,
+            _ = interrupt.recv() => Message::Stop,
+        };
+        // A full queue means the loop is behind by a thousand messages; the signal is not worth blocking for.
+        let _ = sender.try_send(message);
+    }
+}

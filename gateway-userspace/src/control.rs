@@ -1,0 +1,191 @@
+//! The control loop: one thread that turns what happens into events, asks [`ControlState`] what follows, and carries
+//! the effects out in order. The way of a configuration change begins and ends here.
+
+pub mod configuration;
+
+use crate::admin::state::{AdminState, Published};
+use crate::kernel::Kernel;
+use crate::worker::Workers;
+use configuration::Configuration;
+use gateway_core::control::{ControlState, Effect, Event};
+use gateway_core::ir::Bind;
+use gateway_core::snapshot::Snapshot;
+use gateway_core::time::Moment;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// Between two ticks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What reaches the loop from outside.
+#[derive(Debug)]
+pub enum Message {
+    /// The files changed, or SIGHUP.
+    Reload,
+    /// SIGTERM: the first drains, the second ends.
+    Drain,
+    /// SIGINT: end at once.
+    Stop,
+    /// From the sweep of the kernel's flow table.
+    EndpointsIdle(Vec<u16>),
+}
+
+/// Everything the loop works with.
+pub struct Control {
+    pub state: ControlState,
+    pub configuration: Configuration,
+    pub kernel: Arc<Kernel>,
+    pub workers: Arc<Workers>,
+    pub admin: Arc<AdminState>,
+    /// The zero of [`Moment`].
+    pub started: Instant,
+    /// Binds that could not be served with own sockets, and why.
+    unlistened: BTreeMap<Bind, String>,
+    /// Addresses that could not be made local, and why.
+    unlocal: BTreeMap<std::net::IpAddr, String>,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Control {
+    pub fn new(
+        state: ControlState,
+        configuration: Configuration,
+        kernel: Arc<Kernel>,
+        workers: Arc<Workers>,
+        admin: Arc<AdminState>,
+        started: Instant,
+    ) -> Self {
+        Self {
+            state,
+            configuration,
+            kernel,
+            workers,
+            admin,
+            started,
+            unlistened: BTreeMap::new(),
+            unlocal: BTreeMap::new(),
+            snapshot: Arc::default(),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment::ZERO + self.started.elapsed()
+    }
+
+    /// Applies what the maps hold from an earlier process, then the first configuration.
+    pub fn begin(&mut self) {
+        if let Some(tables) = self.kernel.adopted() {
+            info!(vips = tables.vips.len(), endpoints = tables.endpoints.len(), "adopted the maps of an earlier process");
+            self.handle(Event::Adopted(tables));
+        }
+        self.reload();
+    }
+
+    /// Runs until an effect says to leave or SIGINT comes.
+    pub fn run(&mut self, messages: &Receiver<Message>) {
+        loop {
+            let leave = match messages.recv_timeout(TICK) {
+                Ok(Message::Reload) => self.reload(),
+                Ok(Message::Drain) => {
+                    info!("draining: no new connections, {} live", self.workers.live());
+                    self.handle(Event::Drain)
+                }
+                Ok(Message::EndpointsIdle(indexes)) => self.handle(Event::EndpointsIdle(indexes)),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => true,
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+            };
+            if leave {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) -> bool {
+        let idle = self.workers.draining() && self.workers.live() == 0;
+        self.handle(Event::Tick) || (idle && self.handle(Event::WorkersIdle))
+    }
+
+    /// Reads, compiles, applies. What is broken is reported and keeps its last good version.
+    fn reload(&mut self) -> bool {
+        let began = Instant::now();
+        let ir = self.configuration.load();
+        for line in self.configuration.problems() {
+            warn!("{line}");
+        }
+        let leave = self.handle(Event::Configured(ir));
+        // Also when the compiled configuration is the same as before: its problems may not be.
+        self.tell_admin();
+        info!(revision = self.snapshot.revision.0, ms = began.elapsed().as_secs_f64() * 1e3, "configuration applied");
+        leave
+    }
+
+    /// Carries out an event's effects, and the effects of what they bring back; true to leave.
+    fn handle(&mut self, event: Event) -> bool {
+        let mut effects: VecDeque<Effect> = self.state.handle(event, self.now()).into();
+        while let Some(effect) = effects.pop_front() {
+            let answer = match effect {
+                Effect::Probe(endpoints) => Some(Event::KernelReach(self.probe(&endpoints))),
+                Effect::Kernel(ops) => self.kernel.apply(ops).err().map(|failure| {
+                    error!("writing the kernel's maps failed: {failure}; trying again");
+                    Event::KernelIs(self.kernel.read_tables())
+                }),
+                Effect::Publish(snapshot) => {
+                    self.snapshot = snapshot;
+                    for problem in self.workers.publish(&self.snapshot) {
+                        warn!("{problem}");
+                    }
+                    self.tell_admin();
+                    None
+                }
+                Effect::Listen(binds) => {
+                    self.unlistened = self.workers.listen(&binds);
+                    self.tell_admin();
+                    None
+                }
+                Effect::Local(addresses) => {
+                    self.unlocal = self.kernel.set_local(&addresses);
+                    self.tell_admin();
+                    None
+                }
+                Effect::DrainWorkers => {
+                    self.workers.drain();
+                    self.admin.set_ready(false);
+                    None
+                }
+                Effect::Exit => return true,
+            };
+            if let Some(event) = answer {
+                effects.extend(self.state.handle(event, self.now()));
+            }
+        }
+        false
+    }
+
+    fn probe(&self, endpoints: &[SocketAddr]) -> gateway_core::control::Reach {
+        endpoints.iter().map(|endpoint| (*endpoint, self.kernel.reach(*endpoint))).collect()
+    }
+
+    fn tell_admin(&self) {
+        let ir = self.state.served().cloned().unwrap_or_default();
+        let mut unprogrammed = self.unlistened.clone();
+        for bind in self.state.left_out() {
+            unprogrammed.insert(*bind, "more listeners than the kernel tables hold: remove some".to_owned());
+        }
+        for bind in ir.listeners.keys() {
+            if let Some(why) = bind.addr.and_then(|addr| self.unlocal.get(&addr)) {
+                unprogrammed.entry(*bind).or_insert_with(|| why.clone());
+            }
+        }
+        self.admin.publish(Published {
+            snapshot: self.snapshot.clone(),
+            ir,
+            statuses: self.configuration.statuses(),
+            diagnostics: self.configuration.problems(),
+            unprogrammed,
+        });
+    }
+}

@@ -1,0 +1,99 @@
+//! From files to `Ir`: read, parse, keep what was good of what is broken, compile.
+
+use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
+use anyhow::Result;
+use gateway_compiler::objects::{Objects, Source};
+use gateway_compiler::status::{ObjectStatus, Status};
+use gateway_compiler::{Compiled, Settings, compile, parse};
+use gateway_core::ir::Ir;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The configuration of a run: where it comes from, and what it came to last.
+pub struct Configuration {
+    source: FileSource,
+    settings: Settings,
+    objects: Objects,
+    compiled: Compiled,
+    /// Files that could not be read.
+    unread: Vec<String>,
+}
+
+impl Configuration {
+    pub fn new(source: FileSource, settings: Settings) -> Self {
+        Self {
+            source,
+            settings,
+            objects: Objects::default(),
+            compiled: Compiled::default(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Reads everything again. An object that became broken keeps its last good version; so do the objects of a file
+    /// that cannot be read at all.
+    pub fn load(&mut self) -> Arc<Ir> {
+        let reading = self.source.read();
+        let (next, unread) = objects_of(reading);
+        self.objects = Objects::update(&self.objects, next);
+        self.unread = unread;
+        self.compiled = compile(&self.objects, &self.settings);
+        Arc::new(self.compiled.ir.clone())
+    }
+
+    /// What is wrong, one line each.
+    pub fn problems(&self) -> Vec<String> {
+        let diagnostics = self.compiled.diagnostics.iter().map(ToString::to_string);
+        self.unread.iter().cloned().chain(diagnostics).collect()
+    }
+
+    /// Conditions of every object, one line each.
+    pub fn statuses(&self) -> Vec<String> {
+        self.compiled.statuses.iter().flat_map(lines).collect()
+    }
+
+    /// Calls `changed` when a file changed. Certificates on disk are watched beside the configuration.
+    pub fn watch(&self, changed: impl Fn() + Send + 'static) -> Result<Watch> {
+        let extra: Vec<PathBuf> = self.objects.files_wanted().into_iter().map(PathBuf::from).collect();
+        self.source.watch(&extra, changed)
+    }
+}
+
+/// Parses the texts and supplies the files that objects name.
+pub fn objects_of(reading: Reading) -> (Objects, Vec<String>) {
+    let sources: Vec<Source> = reading.texts.into_iter().map(|text| Source::new(text.name, text.text)).collect();
+    let mut objects = parse(&sources);
+    for path in objects.files_wanted() {
+        let contents = std::fs::metadata(&path).and_then(|facts| {
+            if facts.len() > FILE_BYTES_MAX {
+                return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+            }
+            std::fs::read(&path)
+        });
+        objects.supply(path, contents.map_err(|error| error.to_string()));
+    }
+    (objects, reading.problems)
+}
+
+/// An object's conditions, as `Kind namespace/name: Type=True Reason: message`.
+fn lines(status: &ObjectStatus) -> Vec<String> {
+    let object = &status.object;
+    match &status.status {
+        Status::Class { conditions } => conditions.iter().map(|one| format!("{object}: {one}")).collect(),
+        Status::Gateway { conditions, addresses, listeners } => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            let mut lines: Vec<String> = conditions.iter().map(|one| format!("{object}: {one}")).collect();
+            lines.push(format!("{object}: addresses {}", addresses.join(", ")));
+            for listener in listeners {
+                let name = &listener.name;
+                lines.extend(listener.conditions.iter().map(|one| format!("{object} listener {name}: {one}")));
+                lines.push(format!("{object} listener {name}: {} routes attached", listener.attached_routes));
+            }
+            lines
+        }
+        Status::Route { parents } => parents
+            .iter()
+            .flat_map(|parent| parent.conditions.iter().map(move |one| format!("{object} at {}: {one}", parent.parent)))
+            .collect(),
+    }
+}
