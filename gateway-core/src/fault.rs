@@ -201,3 +201,85 @@ impl Fault {
         Fault::Internal,
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway_common::abi::{Action, Reason};
+    use std::collections::BTreeSet;
+
+    const PAGE: &str = include_str!("../../docs/faults.md");
+
+    /// The rows of the table below a heading, as trimmed cells.
+    fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+        let section = PAGE
+            .split("\n## ")
+            .find(|section| section.starts_with(heading))
+            .expect(heading);
+        let cells = |line: &'static str| {
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`'))
+        };
+        section
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| cells(line).collect())
+            .collect()
+    }
+
+    #[test]
+    fn every_fault_maps_to_the_row_of_its_page_and_none_is_missing() {
+        let of = |fault: &Fault| {
+            let again = if fault.provably_unprocessed() { "again" } else { "" };
+            let (status, code) = (fault.http_status().to_string(), fault.grpc_code().to_string());
+            [fault.name(), &status, &code, fault.flag(), again]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        let coded: BTreeSet<Vec<String>> = Fault::ALL.iter().map(of).collect();
+        let told = |row: Vec<&str>| [0, 2, 3, 4, 5].map(|cell| row[cell].to_owned()).to_vec();
+        assert_eq!(coded, rows("Faults").into_iter().map(told).collect());
+        assert_eq!(coded.len(), Fault::ALL.len());
+    }
+
+    #[test]
+    fn every_refusal_has_a_row_that_says_what_to_do() {
+        let told: Vec<Vec<&str>> = rows("Refusals");
+        assert_eq!(
+            told.iter().map(|row| row[0]).collect::<Vec<_>>(),
+            Refusal::ALL.map(Refusal::name)
+        );
+        assert!(told.iter().flatten().all(|cell| !cell.is_empty()));
+    }
+
+    #[test]
+    fn every_reason_has_its_action_and_every_drop_a_remedy() {
+        let action = |reason: Reason| match reason.action() {
+            Action::Send => "send",
+            Action::Pass => "pass",
+            Action::Drop => "drop",
+            Action::Assign => "assign",
+        };
+        let coded: BTreeSet<(&str, &str)> = Reason::ALL
+            .iter()
+            .map(|reason| (reason.name(), action(*reason)))
+            .collect();
+        let told = rows("Reasons");
+        assert_eq!(coded, told.iter().map(|row| (row[0], row[1])).collect());
+        assert!(told.iter().all(|row| row[1] != "drop" || !row[3].is_empty()));
+    }
+
+    #[test]
+    fn only_what_is_the_gateways_or_upstreams_doing_is_a_server_error() {
+        for fault in Fault::ALL {
+            let by_downstream = matches!(fault.http_status(), 400..=499);
+            let blamed: &str = rows("Faults").into_iter().find(|row| row[0] == fault.name()).unwrap()[1];
+            assert_eq!(
+                by_downstream,
+                blamed == "downstream" || fault == Fault::NoRoute,
+                "{fault:?}"
+            );
+        }
+    }
+}
