@@ -195,6 +195,16 @@ impl FieldList {
         self.push(token.name(), value);
     }
 
+    /// Appends a field of a known name whose value lies in parts.
+    pub fn push_parts(&mut self, token: Token, value: &[&[u8]]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(token.name());
+        for part in value {
+            self.bytes.extend_from_slice(part);
+        }
+        self.finish_literal(start, token.name().len(), None, false);
+    }
+
     /// Appends a field as HTTP/1.1 writes it: the name is made lower case.
     pub fn push_any_case(&mut self, name: &[u8], value: &[u8]) {
         let start = self.bytes.len();
@@ -231,7 +241,8 @@ impl FieldList {
         let old = self.fields.remove(place);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(token.name());
-        self.bytes.extend_from_within(old.offset() + old.name_len()..old.offset() + old.bytes_len());
+        self.bytes
+            .extend_from_within(old.offset() + old.name_len()..old.offset() + old.bytes_len());
         if let Some(field) = self.describe(start, token.name().len(), None, old.is_never_indexed()) {
             self.fields.insert(0, field);
         }

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod grpc;
+pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod limits;

@@ -1,0 +1,407 @@
+//! Heads of requests and responses (RFC 9112 3 to 6).
+
+use super::{Framing, Persistence, Rejected, Version, has_bare_lf};
+use crate::h2::hpack::SectionLimits;
+use crate::head::facts::{ContentLength, Malformed, Method, RequestFacts, ResponseFacts, is_grpc, is_target};
+use crate::head::{FieldList, Token, authority};
+use httparse::{Header, ParserConfig, Status};
+use std::mem::MaybeUninit;
+
+/// Most fields of a head, whatever the configured limit.
+pub const FIELDS_MAX: usize = 256;
+/// Most options in `connection`; each is compared with every field.
+const OPTIONS_MAX: usize = 32;
+
+/// A request's head was read into the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Bytes of the head, the empty line included.
+    pub len: usize,
+    pub version: Version,
+    pub facts: RequestFacts,
+    pub framing: Framing,
+    pub persistence: Persistence,
+}
+
+/// A response's head was read into the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Response {
+    /// Bytes of the head, the empty line included.
+    pub len: usize,
+    pub version: Version,
+    pub facts: ResponseFacts,
+    pub framing: Framing,
+    pub persistence: Persistence,
+}
+
+/// Where the head at the front of `bytes` ends, when `searched` bytes were looked through before: a cheap question
+/// before a head that was incomplete is parsed again.
+pub fn may_be_complete(bytes: &[u8], searched: usize) -> bool {
+    let start = searched.saturating_sub(3);
+    // A bare LF is an error that the parser shall see at once.
+    bytes[start.min(bytes.len())..]
+        .windows(2)
+        .any(|pair| pair == b"\n\r" || pair == b"\n\n")
+}
+
+/// Reads the request at the front of `bytes` into `list`, which must be clear. `Ok(None)`: incomplete.
+/// `scheme` is the connection's, `http` or `https`.
+///
+/// Afterwards the list has `:method`, `:scheme`, `:path` and `:authority`; only a request of HTTP/1.0 without `host`
+/// has no `:authority`. Fields that speak of the connection are gone.
+pub fn read_request(
+    bytes: &[u8],
+    scheme: &[u8],
+    list: &mut FieldList,
+    limits: SectionLimits,
+) -> Result<Option<Request>, Rejected> {
+    let mut storage = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let status = ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, bytes, &mut storage);
+    let Some(len) = complete(status, bytes, limits)? else {
+        return Ok(None);
+    };
+    let (Some(method_name), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(Malformed::Syntax.into());
+    };
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+    let method = Method::of(method_name.as_bytes());
+    if method == Method::Connect {
+        return Err(Rejected::NotImplemented);
+    }
+    let target = Target::parse(target.as_bytes(), method)?;
+    list.push_known(Token::METHOD, method_name.as_bytes());
+    list.push_known(Token::SCHEME, scheme);
+    target.push_path(list);
+
+    let mut scan = Scan::default();
+    scan.take_all(parsed.headers, list, limits)?;
+    settle_host(&scan, target, version, list)?;
+    let framing = scan.request_framing(version)?;
+    scan.length.tidy(list);
+    scan.finish_fields(parsed.headers, list)?;
+    let facts = RequestFacts {
+        method,
+        content_length: scan.length.value,
+        is_grpc: scan.is_grpc,
+        expects_continue: scan.expects_continue && version == Version::Http11,
+    };
+    Ok(Some(Request {
+        len,
+        version,
+        facts,
+        framing,
+        persistence: scan.persistence(version),
+    }))
+}
+
+/// Reads the response at the front of `bytes` into `list`, which must be clear. `Ok(None)`: incomplete.
+/// `request` is the method that was sent: the answer to HEAD has no body.
+pub fn read_response(
+    bytes: &[u8],
+    request: Method,
+    list: &mut FieldList,
+    limits: SectionLimits,
+) -> Result<Option<Response>, Rejected> {
+    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+        return Err(Malformed::Syntax.into());
+    }
+    let mut storage = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut storage);
+    let Some(len) = complete(status, bytes, limits)? else {
+        return Ok(None);
+    };
+    let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+        return Err(Malformed::Syntax.into());
+    };
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+    // 101 answers an upgrade, and none is ever asked for.
+    if !(100..600).contains(&status) || status == 101 {
+        return Err(Malformed::Status.into());
+    }
+    list.push_status(status);
+
+    let mut scan = Scan::default();
+    scan.take_all(parsed.headers, list, limits)?;
+    let facts = ResponseFacts {
+        status,
+        content_length: scan.length.value,
+    };
+    let framing = scan.response_framing(version, facts, request)?;
+    scan.length.tidy(list);
+    scan.finish_fields(parsed.headers, list)?;
+    if facts.is_interim() || status == 204 {
+        list.remove(Token::CONTENT_LENGTH);
+    }
+    let persistence = if framing == Framing::UntilClose {
+        Persistence::Close
+    } else {
+        scan.persistence(version)
+    };
+    Ok(Some(Response {
+        len,
+        version,
+        facts,
+        framing,
+        persistence,
+    }))
+}
+
+/// The length of a complete head; `None` when more must come.
+fn complete(status: httparse::Result<usize>, bytes: &[u8], limits: SectionLimits) -> Result<Option<usize>, Rejected> {
+    match status {
+        Ok(Status::Complete(len)) if len > limits.size_max => Err(Rejected::TooLarge),
+        Ok(Status::Complete(len)) if has_bare_lf(&bytes[..len]) => Err(Malformed::Syntax.into()),
+        Ok(Status::Complete(len)) => Ok(Some(len)),
+        Ok(Status::Partial) if bytes.len() >= limits.size_max => Err(Rejected::TooLarge),
+        Ok(Status::Partial) => Ok(None),
+        Err(httparse::Error::TooManyHeaders) => Err(Rejected::TooLarge),
+        Err(_) => Err(Malformed::Syntax.into()),
+    }
+}
+
+/// A request's target (RFC 9112 3.2).
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    /// Path and query; empty for an absolute form without a path.
+    path: &'a [u8],
+    /// Of the absolute form.
+    authority: Option<&'a [u8]>,
+    /// What an absolute form without a path means: `/`, or `*` for OPTIONS (RFC 9112 3.2.4).
+    without_path: &'static [u8],
+}
+
+impl<'a> Target<'a> {
+    fn parse(target: &'a [u8], method: Method) -> Result<Self, Malformed> {
+        let without_path: &'static [u8] = if method == Method::Options { b"*" } else { b"/" };
+        let absolute = ["http://", "https://"].into_iter().find_map(|scheme| {
+            let (start, rest) = target.split_at_checked(scheme.len())?;
+            start.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
+        });
+        let Some(rest) = absolute else {
+            let parsed = Target {
+                path: target,
+                authority: None,
+                without_path,
+            };
+            return if is_target(target, method) {
+                Ok(parsed)
+            } else {
+                Err(Malformed::Target)
+            };
+        };
+        let (authority, path) = rest.split_at(rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len()));
+        // A query alone stands for `/` and that query.
+        let allowed = path.is_empty() || path[0] == b'?' || is_target(path, method);
+        if !allowed || path.contains(&b'#') || authority::parse(authority).is_none() {
+            return Err(Malformed::Target);
+        }
+        Ok(Target {
+            path,
+            authority: Some(authority),
+            without_path,
+        })
+    }
+
+    fn push_path(&self, list: &mut FieldList) {
+        match self.path.first() {
+            None => list.push_known(Token::PATH, self.without_path),
+            Some(b'?') => list.push_parts(Token::PATH, &[b"/", self.path]),
+            Some(_) => list.push_known(Token::PATH, self.path),
+        }
+    }
+}
+
+/// `:authority` from the absolute form, else from `host`, of which HTTP/1.1 must have exactly one
+/// (RFC 9112 3.2, 3.2.2).
+fn settle_host(scan: &Scan, target: Target<'_>, version: Version, list: &mut FieldList) -> Result<(), Malformed> {
+    if scan.hosts > 1 || (scan.hosts == 0 && version == Version::Http11) {
+        return Err(Malformed::Authority);
+    }
+    if let Some(host) = list.get(Token::HOST)
+        && authority::parse(host).is_none()
+    {
+        return Err(Malformed::Authority);
+    }
+    match (target.authority, list.position(Token::HOST.name())) {
+        (Some(authority), host) => {
+            if host.is_some() {
+                list.remove(Token::HOST);
+            }
+            list.push_front(Token::AUTHORITY.name(), authority);
+        }
+        (None, Some(host)) => list.promote(host, Token::AUTHORITY),
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+/// What the fields say about the message and its connection.
+#[derive(Default)]
+struct Scan {
+    length: ContentLength,
+    hosts: u32,
+    is_grpc: bool,
+    expects_continue: bool,
+    transfer: Option<Transfer>,
+    /// `te` has `trailers`.
+    takes_trailers: bool,
+    close: bool,
+    keep_alive: bool,
+    /// `connection` names fields.
+    names_fields: bool,
+}
+
+/// What `transfer-encoding` says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transfer {
+    Chunked,
+    /// Other codings below chunked: understood, not done.
+    Other,
+    /// Not chunked at the end, or several fields.
+    Unclear,
+}
+
+impl Scan {
+    /// Takes every field over into `list`, but for those of the connection.
+    fn take_all(
+        &mut self,
+        headers: &[Header<'_>],
+        list: &mut FieldList,
+        limits: SectionLimits,
+    ) -> Result<(), Rejected> {
+        if headers.len() > limits.fields_max {
+            return Err(Rejected::TooLarge);
+        }
+        for header in headers {
+            list.push_any_case(header.name.as_bytes(), header.value);
+            let Some(field) = list.fields().last() else { continue };
+            if field.is_bad() {
+                return Err(Malformed::Field.into());
+            }
+            self.take(field.token(), header.value)?;
+            if field.token().is_connection_specific() || field.token() == Token::TE {
+                list.pop();
+            }
+        }
+        // Only a name or a value of 64 KiB is left out, and those are over any limit.
+        if list.is_too_large() {
+            Err(Rejected::TooLarge)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn take(&mut self, token: Token, value: &[u8]) -> Result<(), Malformed> {
+        match token {
+            Token::CONTENT_LENGTH => self.length.take(value)?,
+            Token::CONTENT_TYPE => self.is_grpc = is_grpc(value),
+            Token::HOST => self.hosts += 1,
+            Token::EXPECT => self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
+            Token::TE => self.takes_trailers |= options(value).any(|option| option.eq_ignore_ascii_case(b"trailers")),
+            Token::TRANSFER_ENCODING => self.transfer = Some(self.transfer_coding(value)),
+            Token::CONNECTION => self.take_options(value),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn transfer_coding(&self, value: &[u8]) -> Transfer {
+        if self.transfer.is_some() {
+            return Transfer::Unclear;
+        }
+        if value.eq_ignore_ascii_case(b"chunked") {
+            return Transfer::Chunked;
+        }
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        let chunked_once = options(value).filter(|coding| is_chunked(coding)).count() == 1;
+        if chunked_once && options(value).last().is_some_and(is_chunked) {
+            Transfer::Other
+        } else {
+            Transfer::Unclear
+        }
+    }
+
+    fn take_options(&mut self, value: &[u8]) {
+        for option in options(value) {
+            match option {
+                _ if option.eq_ignore_ascii_case(b"close") => self.close = true,
+                _ if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                // These go in any case.
+                _ if option.eq_ignore_ascii_case(b"te") || option.eq_ignore_ascii_case(b"upgrade") => {}
+                _ => self.names_fields = true,
+            }
+        }
+    }
+
+    /// Removes what `connection` names (RFC 9110 7.6.1), and says again that trailers are taken.
+    fn finish_fields(&self, headers: &[Header<'_>], list: &mut FieldList) -> Result<(), Malformed> {
+        if self.names_fields {
+            let values = headers
+                .iter()
+                .filter(|header| header.name.eq_ignore_ascii_case("connection"));
+            for (count, option) in values.flat_map(|header| options(header.value)).enumerate() {
+                if count == OPTIONS_MAX {
+                    return Err(Malformed::ConnectionField);
+                }
+                // The length and the authority were settled and cannot be talked away.
+                list.retain(|token, name, _| {
+                    token.is_pseudo() || token == Token::CONTENT_LENGTH || !name.eq_ignore_ascii_case(option)
+                });
+            }
+        }
+        if self.takes_trailers {
+            list.push_known(Token::TE, b"trailers");
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 6.3 for requests, where doubt is an error.
+    fn request_framing(&self, version: Version) -> Result<Framing, Rejected> {
+        match (self.transfer, self.length.value) {
+            (None, None) => Ok(Framing::None),
+            (None, Some(length)) => Ok(Framing::Length(length)),
+            (Some(Transfer::Chunked), None) if version == Version::Http11 => Ok(Framing::Chunked),
+            (Some(Transfer::Other), None) if version == Version::Http11 => Err(Rejected::NotImplemented),
+            (Some(_), _) => Err(Malformed::Framing.into()),
+        }
+    }
+
+    /// RFC 9112 6.3 for responses.
+    fn response_framing(&self, version: Version, facts: ResponseFacts, request: Method) -> Result<Framing, Malformed> {
+        if facts.is_bodiless(request) {
+            return Ok(Framing::None);
+        }
+        match (self.transfer, self.length.value) {
+            (None, None) => Ok(Framing::UntilClose),
+            (None, Some(length)) => Ok(Framing::Length(length)),
+            (Some(Transfer::Chunked), None) if version == Version::Http11 => Ok(Framing::Chunked),
+            (Some(_), _) => Err(Malformed::Framing),
+        }
+    }
+
+    /// RFC 9112 9.3.
+    fn persistence(&self, version: Version) -> Persistence {
+        let stays = match version {
+            Version::Http11 => !self.close,
+            Version::Http10 => self.keep_alive && !self.close,
+        };
+        if stays {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
+        }
+    }
+}
+
+/// The elements of a comma-separated list (RFC 9110 5.6.1).
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.is_empty())
+}
+
+#[cfg(test)]
+mod tests;
