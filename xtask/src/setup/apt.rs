@@ -73,11 +73,6 @@ const PACKAGES: &[Package] = &[
         need: Need::Ebpf,
     },
     Package {
-        name: "g++",
-        proof: "c++",
-        need: Need::Ebpf,
-    },
-    Package {
         name: "iproute2",
         proof: "ip",
         need: Need::Lab,
