@@ -9,3 +9,4 @@ pub mod netlink;
 pub mod netns;
 pub mod routes;
 pub mod sockets;
+pub mod splice;

@@ -1,0 +1,4 @@
+//! What the gateway tells about the traffic it served: one line for each request, and counters.
+
+pub mod access_log;
+pub mod metrics;

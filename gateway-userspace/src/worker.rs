@@ -1,0 +1,334 @@
+//! The workers: one thread each, one poll loop each, nothing shared but an immutable snapshot.
+//!
+//! [`Workers`] is the rest of the process's handle on them. Everything it does is a command in a bounded queue; nothing
+//! here waits for a worker except [`Workers::inspect`], which gives up after a while.
+
+pub mod accept;
+pub mod clock;
+pub mod command;
+mod http;
+pub mod report;
+pub mod slab;
+mod socket;
+mod splice;
+pub mod timers;
+pub mod tls;
+pub mod token;
+mod turn;
+
+pub use accept::LookupSocket;
+pub use clock::Clock;
+pub use command::Command;
+pub use report::Report;
+pub use tls::TlsProblem;
+
+use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogger};
+use accept::{open_listener, open_lookup};
+use command::{COMMANDS_MAX, Mailbox};
+use gateway_core::ir::Bind;
+use gateway_core::snapshot::Snapshot;
+use gateway_http::limits::Limits;
+use mio::Poll;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tls::{TlsCompiler, TlsPlans};
+use token::Source;
+
+/// How workers run. Bounds are for one worker.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// 1..=`WORKERS_MAX` of the kernel's tables.
+    pub workers: u16,
+    pub limits: Limits,
+    pub access_log: AccessLogOptions,
+    /// The zero of every `Moment` in the process.
+    pub started: Instant,
+    /// TLS handshakes under way.
+    pub handshakes_max: usize,
+    /// From accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    pub relay: RelayOptions,
+}
+
+/// Bounds of the splice plane.
+#[derive(Clone, Debug)]
+pub struct RelayOptions {
+    /// Relays of one worker.
+    pub relays_max: usize,
+    /// From accept to a whole ClientHello.
+    pub hello_timeout: Duration,
+    /// To one endpoint; then another is tried.
+    pub connect_timeout: Duration,
+    /// Endpoints tried for one connection.
+    pub attempts_max: u8,
+    /// Without a byte in either direction.
+    pub idle_timeout: Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            limits: Limits::default(),
+            access_log: AccessLogOptions::default(),
+            started: Instant::now(),
+            handshakes_max: 4096,
+            handshake_timeout: Duration::from_secs(10),
+            relay: RelayOptions::default(),
+        }
+    }
+}
+
+impl Default for RelayOptions {
+    fn default() -> Self {
+        Self {
+            relays_max: 100_000,
+            hello_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            attempts_max: 3,
+            idle_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What a worker is made from.
+pub struct Seed {
+    number: u16,
+    poll: Poll,
+    commands: Receiver<Command>,
+    load: Arc<AtomicU32>,
+    lookup: Vec<std::net::TcpListener>,
+    clock: Clock,
+    request_id_seed: u64,
+    options: Arc<WorkerOptions>,
+    tls: Arc<TlsPlans>,
+    log: AccessLogger,
+}
+
+/// All workers of the process.
+#[derive(Debug)]
+pub struct Workers {
+    workers: Vec<Handle>,
+    lookup: Vec<LookupSocket>,
+    options: Arc<WorkerOptions>,
+    draining: AtomicBool,
+    control: Mutex<Control>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    mailbox: Mailbox,
+    load: Arc<AtomicU32>,
+}
+
+/// What only the publisher touches.
+#[derive(Debug)]
+struct Control {
+    tls: TlsCompiler,
+    listening: BTreeSet<Bind>,
+    threads: Vec<JoinHandle<()>>,
+    /// Dropped after the threads have ended: then it waits until the last line is written.
+    log: AccessLogWriter,
+}
+
+impl Workers {
+    /// Starts the threads, with an empty revision.
+    pub fn start(options: WorkerOptions) -> io::Result<Self> {
+        let clock = Clock::since(options.started);
+        let request_id_seed = RandomState::new().hash_one(options.started);
+        let log = AccessLogWriter::start(options.access_log.clone())?;
+        let tls = TlsCompiler::new().map_err(io::Error::other)?;
+        let options = Arc::new(options);
+        let (mut workers, mut lookup, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..options.workers.max(1) {
+            let (queue, commands) = mpsc::sync_channel(COMMANDS_MAX);
+            let poll = Poll::new()?;
+            let waker = mio::Waker::new(poll.registry(), Source::Mailbox.token())?;
+            let sockets = open_lookup()?;
+            for socket in &sockets {
+                lookup.push(LookupSocket::of(number, socket)?);
+            }
+            let load = Arc::new(AtomicU32::new(0));
+            let worker = turn::Worker::new(Seed {
+                number,
+                poll,
+                commands,
+                load: Arc::clone(&load),
+                lookup: sockets,
+                clock,
+                request_id_seed,
+                options: Arc::clone(&options),
+                tls: Arc::default(),
+                log: log.logger(clock),
+            })?;
+            threads.push(
+                thread::Builder::new()
+                    .name(format!("worker-{number}"))
+                    .spawn(move || worker.run())?,
+            );
+            workers.push(Handle {
+                mailbox: Mailbox::new(queue, waker),
+                load,
+            });
+        }
+        let control = Control {
+            tls,
+            listening: BTreeSet::new(),
+            threads,
+            log,
+        };
+        Ok(Self {
+            workers,
+            lookup,
+            options,
+            draining: AtomicBool::new(false),
+            control: Mutex::new(control),
+        })
+    }
+
+    pub fn count(&self) -> usize {
+        self.workers.len()
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// One IPv4 and one IPv6 listening socket for each worker, for the kernel's table. They live until
+    /// [`Workers::close_lookup`] or the end.
+    pub fn lookup_sockets(&self) -> &[LookupSocket] {
+        &self.lookup
+    }
+
+    /// Each worker's load: its live connections and streams, as of its last turn.
+    pub fn loads(&self) -> Vec<Arc<AtomicU32>> {
+        self.workers.iter().map(|worker| Arc::clone(&worker.load)).collect()
+    }
+
+    /// Gives every worker a new revision. What could not be had of its TLS is returned; the rest is served.
+    pub fn publish(&self, snapshot: &Arc<Snapshot>) -> Vec<TlsProblem> {
+        let tls = Arc::new(self.control().tls.compile(snapshot));
+        let problems = tls.problems.clone();
+        self.tell(|| Command::Publish {
+            snapshot: Arc::clone(snapshot),
+            tls: Arc::clone(&tls),
+        });
+        problems
+    }
+
+    /// Listens with own sockets on exactly these binds. Those that cannot be opened are returned with their error and
+    /// are tried again by the next call; the others are served.
+    pub fn listen(&self, binds: &[Bind]) -> BTreeMap<Bind, String> {
+        let control = &mut *self.control();
+        let wanted: BTreeSet<Bind> = binds.iter().copied().collect();
+        let removed: Vec<Bind> = control.listening.difference(&wanted).copied().collect();
+        let mut failed = BTreeMap::new();
+        let mut added: Vec<Vec<(Bind, std::net::TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for bind in wanted.difference(&control.listening.clone()) {
+            match self
+                .workers
+                .iter()
+                .map(|_| open_listener(bind))
+                .collect::<io::Result<Vec<_>>>()
+            {
+                Ok(sockets) => {
+                    control.listening.insert(*bind);
+                    for (mine, sockets) in added.iter_mut().zip(sockets) {
+                        mine.extend(sockets.into_iter().map(|socket| (*bind, socket)));
+                    }
+                }
+                Err(error) => _ = failed.insert(*bind, accept::remedy(bind, &error)),
+            }
+        }
+        control.listening.retain(|bind| wanted.contains(bind));
+        let mut added = added.into_iter();
+        self.tell(|| Command::Listen {
+            added: added.next().unwrap_or_default(),
+            removed: removed.clone(),
+        });
+        failed
+    }
+
+    /// Every worker's report; fewer if one does not answer within `patience`. Waits: not for an async task.
+    pub fn inspect(&self, views: bool, patience: Duration) -> Vec<Report> {
+        let (reply, reports) = mpsc::channel();
+        self.tell(|| Command::Inspect {
+            views,
+            reply: reply.clone(),
+        });
+        drop(reply);
+        let until = Instant::now() + patience;
+        let mut all = Vec::new();
+        while let Ok(report) = reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            all.push(report);
+        }
+        all.sort_by_key(|report| report.worker);
+        all
+    }
+
+    /// Closes own listening sockets, refuses what still comes, finishes what is open.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.control().listening.clear();
+        self.tell(|| Command::Drain);
+    }
+
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Live connections and streams, as of each worker's last turn.
+    pub fn live(&self) -> u64 {
+        self.workers
+            .iter()
+            .map(|worker| u64::from(worker.load.load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    /// Closes the lookup sockets.
+    pub fn close_lookup(&self) {
+        self.tell(|| Command::CloseLookup);
+    }
+
+    /// Whether every worker still turns. One that does not has panicked without end.
+    pub fn is_alive(&self) -> bool {
+        self.control().threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Opens the access log's file anew, after it was moved away.
+    pub fn reopen_log(&self) {
+        self.control().log.reopen();
+    }
+
+    /// Ends the threads; what is open is closed, and the access log is written to its end.
+    pub fn stop(&self) {
+        self.tell(|| Command::Stop);
+        for thread in std::mem::take(&mut self.control().threads) {
+            // A thread that panicked said so in the log.
+            let _ = thread.join();
+        }
+    }
+
+    fn tell(&self, mut command: impl FnMut() -> Command) {
+        for worker in &self.workers {
+            // A worker that has ended said so in the log, and `is_alive` tells.
+            let _ = worker.mailbox.send(command());
+        }
+    }
+
+    fn control(&self) -> std::sync::MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

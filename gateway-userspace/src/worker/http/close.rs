@@ -1,0 +1,80 @@
+//! Sockets go: in order, by a reset, or turned away before the engine knew them.
+
+use super::HttpPlane;
+use crate::worker::slab::Key;
+use crate::worker::socket::{LINGER, LINGER_BYTES_MAX, Stage};
+use crate::worker::token::Source;
+use crate::worker::turn::Context;
+use gateway_core::fault::Refusal;
+use gateway_http::engine::ConnId;
+
+/// Closed sockets of a worker that wait for their peers; more are closed at once.
+pub const LINGERING_MAX: usize = 1024;
+
+impl HttpPlane {
+    /// Carries out the engine's close. The connection's name is free at once, its socket may stay a little.
+    pub(super) fn close(&mut self, conn: ConnId, reset: bool, context: &mut Context) {
+        let Some(key) = self.by_conn.get_mut(conn.index()).and_then(Option::take) else {
+            return;
+        };
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return;
+        };
+        let downstream = matches!(socket.stage, Stage::Open { upstream: false, .. });
+        if reset {
+            socket.abort();
+        } else if downstream && socket.finish() && self.lingering < LINGERING_MAX {
+            let until = context.now + LINGER;
+            socket.stage = Stage::Lingering {
+                until,
+                bytes_left: LINGER_BYTES_MAX,
+            };
+            self.lingering += 1;
+            context.timers.wake(until, Source::Http(key));
+            self.linger(key);
+            return;
+        }
+        self.sockets.remove(key);
+    }
+
+    /// Reads a lingering socket to its end.
+    pub(super) fn linger(&mut self, key: Key) {
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return;
+        };
+        // A close_notify that found no room goes out behind the data.
+        let broken = socket.flush().is_err();
+        if broken || !socket.discard(&mut self.sealed) {
+            self.lingering -= 1;
+            self.sockets.remove(key);
+        }
+    }
+
+    /// A connection that does not get past its handshake.
+    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal, context: &mut Context) {
+        let Some(mut socket) = self.sockets.remove(key) else {
+            return;
+        };
+        match socket.stage {
+            Stage::Handshaking { .. } => self.handshakes -= 1,
+            Stage::Lingering { .. } => self.lingering -= 1,
+            Stage::Connecting { .. } | Stage::Open { .. } => {}
+        }
+        // The alert goes out if it can.
+        let _ = socket.flush();
+        context.refusals.count(refusal);
+    }
+
+    /// Its time may be over.
+    pub fn timeout(&mut self, key: Key, context: &mut Context) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        match socket.stage {
+            Stage::Handshaking { until, .. } if until <= context.now => self.refuse(key, Refusal::Silent, context),
+            Stage::Lingering { until, .. } if until <= context.now => {
+                self.lingering -= 1;
+                self.sockets.remove(key);
+            }
+            Stage::Handshaking { .. } | Stage::Lingering { .. } | Stage::Connecting { .. } | Stage::Open { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The splice plane: connections whose bytes are relayed as they are.
+//!
+//! `Hello` (only with SNI: the ClientHello is read, and passed on untouched) -> `Connecting` to the endpoint that
+//! `Decide::connection` chose, to another if that fails -> `Relaying`. A FIN is passed on when everything before it
+//! was, in each direction for itself; an error on one side resets the other.
+
+mod flow;
+mod pipes;
+mod relay;
+
+pub use pipes::PipePool;
+
+use super::accept::Incoming;
+use super::report::RelayMetrics;
+use super::slab::{Key, Slab};
+use super::token::Source;
+use super::turn::Context;
+use gateway_core::balance::Balancers;
+use gateway_core::fault::Refusal;
+use gateway_core::ir::Recognise;
+use gateway_core::model::{ConnectionView, LivePlane, Side};
+use gateway_core::snapshot::StreamPlan;
+use gateway_core::time::Moment;
+use mio::Interest;
+use relay::{Relay, Stage};
+use std::time::Duration;
+
+/// Bytes moved at once, and the most that is held for a receiver in each direction.
+pub const RELAY_BYTES: usize = 64 * 1024;
+/// Moves of one direction in one turn; then others come first.
+pub const PUMPS_PER_TURN: usize = 16;
+/// Reads in a row that filled the buffer, after which a flow counts as bulk.
+pub const BULK_READS: u8 = 4;
+/// Pipes of one worker in use at once.
+pub const PIPES_MAX: usize = 256;
+/// Empty pipes kept.
+pub const PIPES_KEPT: usize = 64;
+/// Readable and writable, registered once.
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// All relays of one worker.
+#[derive(Debug)]
+pub struct SplicePlane {
+    relays: Slab<Relay>,
+    balancers: Balancers,
+    buffer: Box<[u8]>,
+    pipes: PipePool,
+    again: Vec<Key>,
+    pub metrics: RelayMetrics,
+}
+
+impl SplicePlane {
+    pub fn new(worker: u16) -> Self {
+        Self {
+            relays: Slab::default(),
+            balancers: Balancers::new(worker),
+            buffer: vec![0; RELAY_BYTES].into_boxed_slice(),
+            pipes: PipePool::default(),
+            again: Vec::new(),
+            metrics: RelayMetrics::default(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// Whether the next poll must not wait.
+    pub fn is_eager(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// A connection to a stream listener.
+    pub fn accept(&mut self, incoming: Incoming, plan: &StreamPlan, context: &mut Context) -> Result<(), Refusal> {
+        if self.relays.len() >= context.options.relay.relays_max {
+            return Err(Refusal::TooMany);
+        }
+        let listener = incoming.listener;
+        let key = self.relays.insert(Relay::new(incoming, plan.recognise, context));
+        let share = self.metrics.listener(listener);
+        share.connections_total += 1;
+        share.connections_active += 1;
+        let relay = self.relays.get_mut(key).expect("it was just inserted");
+        let token = Source::RelayDown(key).token();
+        if context.registry.register(&mut relay.down.stream, token, BOTH).is_err() {
+            self.refuse(key, Refusal::TooMany, context);
+            return Ok(());
+        }
+        relay.watch(key, context);
+        match plan.recognise {
+            Recognise::Nothing => self.choose(key, None, context),
+            // The hello is usually there already.
+            Recognise::Sni => self.hello(key, context),
+        }
+        Ok(())
+    }
+
+    pub fn event(&mut self, key: Key, up: bool, event: &mio::event::Event, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        let leg = if up { relay.up.as_mut() } else { Some(&mut relay.down) };
+        let Some(leg) = leg else { return };
+        leg.closing |= event.is_read_closed() || event.is_error();
+        leg.readable |= event.is_readable() || leg.closing;
+        leg.writable |= event.is_writable() || event.is_write_closed();
+        match relay.stage {
+            Stage::Hello { .. } => self.hello(key, context),
+            Stage::Connecting if up => self.connecting(key, context),
+            // The client cannot wait for what its relay is about: only a reset is worth noticing.
+            Stage::Connecting if event.is_error() => self.end(key, true),
+            Stage::Connecting => {}
+            Stage::Relaying => {
+                self.pump(key, context);
+                if event.is_error() {
+                    self.broken(key, up);
+                }
+            }
+        }
+    }
+
+    /// An error that no read or write will meet, because that direction is over.
+    fn broken(&mut self, key: Key, up: bool) {
+        let Some(relay) = self.relays.get(key) else { return };
+        let leg = if up { relay.up.as_ref() } else { Some(&relay.down) };
+        if leg.is_some_and(|leg| !matches!(leg.stream.take_error(), Ok(None))) {
+            self.metrics.resets_total += 1;
+            self.end(key, true);
+        }
+    }
+
+    /// Goes on where the last turn stopped.
+    pub fn pump_again(&mut self, context: &mut Context) {
+        for key in std::mem::take(&mut self.again) {
+            self.pump(key, context);
+        }
+    }
+
+    /// Its time may be over.
+    pub fn timeout(&mut self, key: Key, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        if relay.wake_at.is_some_and(|at| at > context.now) {
+            return;
+        }
+        relay.wake_at = None;
+        if relay.deadline > context.now {
+            return relay.watch(key, context);
+        }
+        match relay.stage {
+            Stage::Hello { .. } => self.refuse(key, Refusal::Silent, context),
+            Stage::Connecting => self.connect_failed(key, context),
+            Stage::Relaying => {
+                self.metrics.idle_total += 1;
+                self.end(key, true);
+            }
+        }
+    }
+
+    /// What is live, for the admin.
+    pub fn views(&self, now: Moment) -> impl Iterator<Item = ConnectionView> + '_ {
+        self.relays.iter().map(move |(key, relay)| ConnectionView {
+            id: RELAY_ID | u64::from(key.generation) << 32 | u64::from(key.index),
+            plane: LivePlane::Splice,
+            protocol: relay.protocol(),
+            side: Side::Downstream,
+            peer: relay.peer,
+            local: relay.local,
+            listener: Some(relay.listener),
+            endpoint: relay.endpoint,
+            streams: 0,
+            streams_total: 0,
+            bytes_in: relay.to_up.bytes,
+            bytes_out: relay.to_down.bytes,
+            age_ms: age_ms(now.since(relay.opened)),
+            why: None,
+        })
+    }
+}
+
+/// Keeps the ids of relays apart from those of the engine.
+const RELAY_ID: u64 = 1 << 63;
+
+fn age_ms(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,302 @@
+//! The life of one relay.
+
+use super::flow::{Flow, Leg, Pumped};
+use super::{BOTH, SplicePlane};
+use crate::worker::accept::Incoming;
+use crate::worker::slab::Key;
+use crate::worker::socket::{abort, connect_done};
+use crate::worker::token::Source;
+use crate::worker::turn::Context;
+use gateway_core::decide::Decide;
+use gateway_core::detect::client_hello::{self, HELLO_BYTES_MAX, Hello};
+use gateway_core::fault::Refusal;
+use gateway_core::ids::{EndpointId, ListenerId, RuleId};
+use gateway_core::ir::Recognise;
+use gateway_core::time::Moment;
+use mio::net::TcpStream;
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A client's connection and, once chosen, an endpoint's.
+#[derive(Debug)]
+pub struct Relay {
+    pub stage: Stage,
+    pub down: Leg,
+    pub up: Option<Leg>,
+    pub to_up: Flow,
+    pub to_down: Flow,
+    pub listener: ListenerId,
+    pub rule: Option<RuleId>,
+    pub endpoint: Option<EndpointId>,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub opened: Moment,
+    /// Of the stage. Moves with every byte while relaying; its timer follows when it comes.
+    pub deadline: Moment,
+    /// When its next timer comes: at the deadline, or earlier.
+    pub wake_at: Option<Moment>,
+    recognise: Recognise,
+    tried: Vec<EndpointId>,
+    told: (u64, u64, u64),
+}
+
+#[derive(Debug)]
+pub enum Stage {
+    /// The ClientHello so far, and how long it must be before it is worth another look.
+    Hello {
+        bytes: Vec<u8>,
+        bytes_min: usize,
+    },
+    Connecting,
+    Relaying,
+}
+
+impl Relay {
+    pub fn new(incoming: Incoming, recognise: Recognise, context: &Context) -> Self {
+        let Incoming {
+            stream,
+            peer,
+            local,
+            listener,
+        } = incoming;
+        let mut down = Leg::new(stream);
+        // A fresh socket takes bytes, and may have some: its first edge is not waited for.
+        (down.readable, down.writable) = (true, true);
+        Self {
+            stage: Stage::Hello {
+                bytes: Vec::new(),
+                bytes_min: 0,
+            },
+            down,
+            up: None,
+            to_up: Flow::default(),
+            to_down: Flow::default(),
+            listener,
+            rule: None,
+            endpoint: None,
+            peer,
+            local,
+            opened: context.now,
+            deadline: context.now + context.options.relay.hello_timeout,
+            wake_at: None,
+            recognise,
+            tried: Vec::new(),
+            told: (0, 0, 0),
+        }
+    }
+
+    /// Sees to it that a timer comes no later than the deadline.
+    pub fn watch(&mut self, key: Key, context: &mut Context) {
+        if self.wake_at.is_none_or(|at| self.deadline < at) {
+            self.wake_at = Some(self.deadline);
+            context.timers.wake(self.deadline, Source::RelayDown(key));
+        }
+    }
+
+    pub fn protocol(&self) -> &'static str {
+        match self.recognise {
+            Recognise::Nothing => "tcp",
+            Recognise::Sni => "tls",
+        }
+    }
+
+    /// Reads on in the ClientHello. `None`: more has to come.
+    fn read_hello(&mut self) -> Option<Result<Option<String>, Refusal>> {
+        let Stage::Hello { bytes, bytes_min } = &mut self.stage else {
+            return None;
+        };
+        let mut piece = [0; 4096];
+        while self.down.readable {
+            let room = (HELLO_BYTES_MAX - bytes.len()).min(piece.len());
+            if room == 0 {
+                return Some(Err(Refusal::NotTls));
+            }
+            match self.down.stream.read(&mut piece[..room]) {
+                Ok(0) => return Some(Err(Refusal::NotTls)),
+                Ok(n) => bytes.extend_from_slice(&piece[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.down.readable = false,
+                Err(_) => return Some(Err(Refusal::NotTls)),
+            }
+            if bytes.len() < *bytes_min {
+                continue;
+            }
+            match client_hello::parse(bytes) {
+                Hello::Incomplete { bytes_min: wanted } => *bytes_min = wanted,
+                Hello::Complete { server_name } => return Some(Ok(server_name)),
+                Hello::Not(_) => return Some(Err(Refusal::NotTls)),
+            }
+        }
+        None
+    }
+}
+
+impl SplicePlane {
+    pub(super) fn hello(&mut self, key: Key, context: &mut Context) {
+        match self.relays.get_mut(key).and_then(Relay::read_hello) {
+            None => {}
+            Some(Ok(name)) => self.choose(key, name, context),
+            Some(Err(refusal)) => self.refuse(key, refusal, context),
+        }
+    }
+
+    /// Decides where it goes, and connects.
+    pub(super) fn choose(&mut self, key: Key, server_name: Option<String>, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        let snapshot = Arc::clone(&context.snapshot);
+        let mut decide = Decide {
+            snapshot: &snapshot,
+            balancers: &mut self.balancers,
+        };
+        match decide.connection(relay.listener, server_name.as_deref(), context.now) {
+            Ok((rule, endpoint)) => {
+                if let Stage::Hello { bytes, .. } = std::mem::replace(&mut relay.stage, Stage::Connecting) {
+                    relay.to_up.begin_with(bytes);
+                }
+                relay.rule = Some(rule);
+                self.connect(key, endpoint, context);
+            }
+            Err(refusal) => self.refuse(key, refusal, context),
+        }
+    }
+
+    fn connect(&mut self, key: Key, endpoint: EndpointId, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        relay.endpoint = Some(endpoint);
+        relay.tried.push(endpoint);
+        relay.deadline = context.now + context.options.relay.connect_timeout;
+        relay.watch(key, context);
+        self.balancers.started(endpoint);
+        let share = self.metrics.endpoint(endpoint);
+        share.connections_total += 1;
+        share.connections_active += 1;
+        let addr = context.snapshot.endpoint(endpoint).map(|plan| plan.addr);
+        let opened = addr
+            .and_then(|addr| TcpStream::connect(addr).ok())
+            .and_then(|mut stream| {
+                let _ = stream.set_nodelay(true);
+                context
+                    .registry
+                    .register(&mut stream, Source::RelayUp(key).token(), BOTH)
+                    .ok()?;
+                Some(stream)
+            });
+        match opened {
+            Some(stream) => relay.up = Some(Leg::new(stream)),
+            None => self.connect_failed(key, context),
+        }
+    }
+
+    pub(super) fn connecting(&mut self, key: Key, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        let Some(up) = &relay.up else { return };
+        match connect_done(&up.stream) {
+            Ok(false) => {}
+            Err(_) => self.connect_failed(key, context),
+            Ok(true) => {
+                if let Some(endpoint) = relay.endpoint {
+                    self.balancers.answered(endpoint);
+                }
+                relay.stage = Stage::Relaying;
+                self.pump(key, context);
+            }
+        }
+    }
+
+    /// This endpoint cannot be had: another, if there is one and it was not tried too often.
+    pub(super) fn connect_failed(&mut self, key: Key, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        relay.up = None;
+        self.metrics.connect_failures_total += 1;
+        let Some(failed) = relay.endpoint.take() else { return };
+        self.balancers.failed(failed, context.now);
+        self.balancers.finished(failed);
+        self.metrics.endpoint(failed).connections_active -= 1;
+        let snapshot = Arc::clone(&context.snapshot);
+        let mut decide = Decide {
+            snapshot: &snapshot,
+            balancers: &mut self.balancers,
+        };
+        let next = match relay.tried.len() < usize::from(context.options.relay.attempts_max) {
+            true => decide.connection_again(failed, &relay.tried, context.now),
+            false => None,
+        };
+        match next {
+            Some(endpoint) => self.connect(key, endpoint, context),
+            None => self.refuse(key, Refusal::NoEndpoint, context),
+        }
+    }
+
+    /// Moves what can be moved, both ways.
+    pub(super) fn pump(&mut self, key: Key, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        let Some(up) = &mut relay.up else { return };
+        let pumped = [
+            relay.to_up.pump(&mut relay.down, up, &mut self.buffer, &mut self.pipes),
+            relay
+                .to_down
+                .pump(up, &mut relay.down, &mut self.buffer, &mut self.pipes),
+        ];
+        relay.deadline = context.now + context.options.relay.idle_timeout;
+        self.tell(key);
+        if pumped.contains(&Pumped::Broken) {
+            self.metrics.resets_total += 1;
+            return self.end(key, true);
+        }
+        let Some(relay) = self.relays.get(key) else { return };
+        if relay.to_up.is_over() && relay.to_down.is_over() {
+            return self.end(key, false);
+        }
+        if pumped.contains(&Pumped::Again) {
+            self.again.push(key);
+        }
+    }
+
+    /// Brings the counters up to date.
+    fn tell(&mut self, key: Key) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        let now = (
+            relay.to_up.bytes,
+            relay.to_down.bytes,
+            relay.to_up.spliced + relay.to_down.spliced,
+        );
+        let then = std::mem::replace(&mut relay.told, now);
+        let (listener, endpoint) = (relay.listener, relay.endpoint);
+        self.metrics.spliced_bytes_total += now.2 - then.2;
+        let share = self.metrics.listener(listener);
+        share.bytes_up += now.0 - then.0;
+        share.bytes_down += now.1 - then.1;
+        if let Some(endpoint) = endpoint {
+            let share = self.metrics.endpoint(endpoint);
+            share.bytes_up += now.0 - then.0;
+            share.bytes_down += now.1 - then.1;
+        }
+    }
+
+    /// Closes a connection that was not relayed, by a reset: nobody will answer on it.
+    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal, context: &mut Context) {
+        context.refusals.count(refusal);
+        self.end(key, true);
+    }
+
+    /// Closes both sides.
+    pub(super) fn end(&mut self, key: Key, reset: bool) {
+        let Some(mut relay) = self.relays.remove(key) else {
+            return;
+        };
+        if reset {
+            abort(&relay.down.stream);
+            if let Some(up) = &relay.up {
+                abort(&up.stream);
+            }
+        }
+        relay.to_up.release(&mut self.pipes);
+        relay.to_down.release(&mut self.pipes);
+        self.metrics.listener(relay.listener).connections_active -= 1;
+        if let Some(endpoint) = relay.endpoint {
+            self.balancers.finished(endpoint);
+            self.metrics.endpoint(endpoint).connections_active -= 1;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! One TLS connection: ciphertext in, plaintext out, and back. Knows sockets only as `Read` and `Write`.
+
+use gateway_core::fault::Refusal;
+use gateway_http::engine::{DownstreamProtocol, TlsFacts};
+use rustls::{HandshakeKind, InvalidMessage, ServerConfig, ServerConnection};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::sync::Arc;
+
+/// Ciphertext that waits for the socket before the engine has to keep its bytes itself: four records.
+pub const SEALED_BYTES_MAX: usize = 64 * 1024;
+
+/// A server's side of a TLS connection.
+#[derive(Debug)]
+pub struct Session(Box<ServerConnection>);
+
+/// What a piece of ciphertext came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fed {
+    /// Bytes of plaintext.
+    pub plain: usize,
+    /// The peer said that nothing follows (close_notify).
+    pub closed: bool,
+}
+
+impl Session {
+    pub fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let mut connection = ServerConnection::new(config)?;
+        connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
+        Ok(Self(Box::new(connection)))
+    }
+
+    /// Opens all of `sealed` into `plain`, which must be at least as long. After an error, `flush` sends the alert.
+    pub fn feed(&mut self, mut sealed: &[u8], plain: &mut [u8]) -> Result<Fed, rustls::Error> {
+        let mut fed = Fed::default();
+        while !sealed.is_empty() {
+            // A full inner buffer is an error here, and cannot be: every record is taken out as soon as it is whole.
+            self.0
+                .read_tls(&mut sealed)
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            let state = self.0.process_new_packets()?;
+            let mut left = state.plaintext_bytes_to_read();
+            while left > 0 {
+                match self.0.reader().read(&mut plain[fed.plain..]) {
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => {
+                        fed.plain += n;
+                        left = left.saturating_sub(n);
+                    }
+                }
+            }
+            if state.peer_has_closed() {
+                fed.closed = true;
+                break;
+            }
+        }
+        Ok(fed)
+    }
+
+    /// Seals and sends, in as few writes as the socket allows. Returns how many bytes were taken; `WouldBlock` if none.
+    /// Taken bytes may still wait here: see [`Session::wants_write`].
+    pub fn write(&mut self, socket: &mut impl Write, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut taken = 0;
+        for slice in slices {
+            let mut rest = &slice[..];
+            while !rest.is_empty() {
+                let n = self.0.writer().write(rest)?;
+                taken += n;
+                rest = &rest[n..];
+                if n == 0 && !self.flush(socket)? {
+                    return if taken == 0 {
+                        Err(ErrorKind::WouldBlock.into())
+                    } else {
+                        Ok(taken)
+                    };
+                }
+            }
+        }
+        self.flush(socket)?;
+        if taken == 0 && total > 0 {
+            Err(ErrorKind::WouldBlock.into())
+        } else {
+            Ok(taken)
+        }
+    }
+
+    /// Sends what waits. False: the socket is full.
+    pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<bool> {
+        while self.0.wants_write() {
+            match self.0.write_tls(socket) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether sealed bytes wait for the socket.
+    pub fn wants_write(&self) -> bool {
+        self.0.wants_write()
+    }
+
+    /// Says that nothing follows; to be flushed.
+    pub fn close(&mut self) {
+        self.0.send_close_notify();
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.0.is_handshaking()
+    }
+
+    pub fn resumed(&self) -> bool {
+        self.0.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    pub fn facts(&self) -> TlsFacts {
+        TlsFacts {
+            server_name: self.0.server_name().map(str::to_ascii_lowercase),
+        }
+    }
+
+    /// From ALPN; without it the first bytes tell.
+    pub fn protocol(&self) -> DownstreamProtocol {
+        match self.0.alpn_protocol() {
+            Some(b"h2") => DownstreamProtocol::Http2,
+            Some(b"http/1.1") => DownstreamProtocol::Http1,
+            Some(_) | None => DownstreamProtocol::Detect,
+        }
+    }
+}
+
+/// Whose fault a failed handshake is.
+pub fn refusal(error: &rustls::Error) -> Refusal {
+    match error {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            Refusal::NotTls
+        }
+        rustls::Error::General(text) if text == NO_CERTIFICATE => Refusal::NoServerName,
+        _ => Refusal::Handshake,
+    }
+}
+
+/// How rustls 0.23 says that the resolver had no certificate (`server/hs.rs`); held by a test.
+const NO_CERTIFICATE: &str = "no server certificate chain resolved";
