@@ -64,7 +64,8 @@ impl Encoder {
 
     /// Appends the block of `list` to `out`.
     pub fn encode(&mut self, list: &FieldList, out: &mut Vec<u8>) {
-        if let Some((smallest, size)) = self.resized.take() {
+        // A block of an update alone is taken for an update at the end by some decoders.
+        if let Some((smallest, size)) = self.resized.take_if(|_| !list.is_empty()) {
             if smallest < size {
                 integer::write(out, 0b0010_0000, 5, smallest);
             }
