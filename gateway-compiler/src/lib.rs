@@ -2,5 +2,48 @@
 //!
 //! Total and deterministic: whatever comes in, something can be served, and the same objects in any order give the
 //! same result.
+//!
+//! ```
+//! use gateway_compiler::{Settings, compile, objects};
+//!
+//! let source = objects::Source::new("a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n");
+//! let compiled = compile(&objects::parse(&[source]), &Settings::default());
+//! assert!(compiled.ir.listeners.is_empty() && compiled.diagnostics.is_empty());
+//! ```
 
 #![forbid(unsafe_code)]
+
+pub mod diagnostic;
+mod gateway_api;
+pub mod objects;
+mod plane;
+mod settings;
+pub mod status;
+pub mod yaml;
+
+use gateway_core::ir::Ir;
+
+pub use diagnostic::{Diagnostic, Position, Severity};
+pub use objects::{Objects, Source, parse};
+pub use settings::Settings;
+pub use status::ObjectStatus;
+
+/// What became of the objects: always something to serve, plus what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    pub ir: Ir,
+    /// In order of their objects.
+    pub statuses: Vec<ObjectStatus>,
+    /// Of reading and of compiling, in order of position.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Compiles everything.
+pub fn compile(objects: &Objects, settings: &Settings) -> Compiled {
+    let mut compiled = gateway_api::compile(objects, settings);
+    compiled.diagnostics.extend(objects.diagnostics.iter().cloned());
+    compiled.diagnostics.sort();
+    compiled.diagnostics.dedup();
+    compiled.statuses.sort_by(|a, b| a.object.cmp(&b.object));
+    compiled
+}

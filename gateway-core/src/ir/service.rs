@@ -4,6 +4,11 @@ use super::{EndpointName, ServiceName};
 use std::net::SocketAddr;
 
 /// A set of endpoints that serve the same thing.
+///
+/// Of an endpoint with addresses of both families this holds one, IPv4 first: balancing counts endpoints, not
+/// addresses. `<name>/ipv6` beside it holds every IPv6 address; it is what kernel rules of an IPv6 VIP name, because
+/// packets cannot change their family. Kernel rules of an IPv4 VIP name the service itself and take its IPv4
+/// endpoints, which are all there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ServiceName,

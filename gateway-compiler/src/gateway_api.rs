@@ -1,0 +1,61 @@
+//! Gateway API objects to the IR.
+//!
+//! Gateways become listeners, conflicts are settled, routes are converted and attached, and what stands on one
+//! address and port is merged. Every step adds to statuses and diagnostics; none can fail.
+
+mod assemble;
+mod attach;
+mod backend_ref;
+mod certificate;
+mod conflict;
+mod duration;
+mod endpoints;
+mod filters;
+mod gateway;
+mod grpc_route;
+mod hostname;
+mod http_route;
+mod listener;
+mod matches;
+mod reference_grant;
+mod route;
+mod stream_route;
+
+use crate::objects::{EndpointSlices, Objects};
+use crate::{Compiled, Diagnostic, Settings};
+use gateway_core::ir::{Certificate, CertificateName, Service, ServiceName};
+use std::collections::BTreeMap;
+
+/// What every step reads and adds to.
+pub(crate) struct Work<'o> {
+    objects: &'o Objects,
+    settings: &'o Settings,
+    slices: EndpointSlices<'o>,
+    services: BTreeMap<ServiceName, Service>,
+    certificates: BTreeMap<CertificateName, Certificate>,
+    found: Vec<Diagnostic>,
+}
+
+pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
+    let mut work = Work {
+        objects,
+        settings,
+        slices: objects.endpoint_slices_by_service(),
+        services: BTreeMap::new(),
+        certificates: BTreeMap::new(),
+        found: Vec::new(),
+    };
+    let (classes, mut statuses) = gateway::classes(&mut work);
+    let mut gateways = gateway::gateways(&mut work, &classes);
+    conflict::settle(&mut gateways, &mut work.found);
+    for route in route::all(&mut work) {
+        statuses.extend(attach::attach(&mut work, &mut gateways, route));
+    }
+    let ir = assemble::assemble(&mut work, &gateways);
+    statuses.extend(gateways.iter().map(gateway::status));
+    Compiled {
+        ir,
+        statuses,
+        diagnostics: work.found,
+    }
+}

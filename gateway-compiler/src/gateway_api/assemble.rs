@@ -1,0 +1,361 @@
+//! Listeners with their routes to the IR: what stands on one address and port becomes one listener with one plane.
+
+use super::gateway::Gateway;
+use super::listener::Listener;
+use super::route::Stream;
+use super::{Work, endpoints, matches};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::objects::Subject;
+use crate::plane::{self, Choice, PlaneName, Protocol};
+use gateway_core::ir::{
+    Bind, Destination, HostPattern, HttpDestination, HttpRule, HttpRules, HttpScope, Ir, ListenerName, Plane,
+    Recognise, RouteKind, ServiceName, StreamRule, StreamRules, Timeouts, Transport, UpstreamProtocol, VirtualHost,
+    Weighted,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A listener that serves, and whose it is.
+struct Served<'l, 'o> {
+    gateway: Subject<'o>,
+    listener: &'l Listener<'o>,
+    protocol: Protocol,
+}
+
+pub(super) fn assemble(work: &mut Work<'_>, gateways: &[Gateway<'_>]) -> Ir {
+    let mut by_bind: BTreeMap<Bind, Vec<Served<'_, '_>>> = BTreeMap::new();
+    for gateway in gateways {
+        for listener in &gateway.listeners {
+            let Some(protocol) = listener.serves() else { continue };
+            for addr in &gateway.addresses {
+                let bind = Bind {
+                    addr: *addr,
+                    port: listener.port,
+                    transport: Transport::Tcp,
+                };
+                by_bind.entry(bind).or_default().push(Served {
+                    gateway: gateway.subject,
+                    listener,
+                    protocol,
+                });
+            }
+        }
+    }
+    let mut ir = Ir::default();
+    for (bind, mut served) in by_bind {
+        served.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
+        let listener = one(work, bind, &served);
+        ir.listeners.insert(bind, listener);
+    }
+    keep_what_is_named(&mut ir, work);
+    ir
+}
+
+fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_core::ir::Listener {
+    let protocol = served.first().map_or(Protocol::Tcp, |s| s.protocol);
+    let mut wishes: Vec<_> = served.iter().flat_map(|s| s.listener.wishes.iter().copied()).collect();
+    wishes.sort_by(|a, b| a.by.id.cmp(b.by.id));
+    wishes.dedup_by(|a, b| a.by.id == b.by.id);
+    let Choice { plane, mut why } = plane::choose(protocol, &wishes, &mut work.found);
+    let plane = match (protocol, plane) {
+        (Protocol::Http | Protocol::Https, _) => Plane::Http(http(protocol, served, &mut work.found)),
+        (Protocol::TlsPassthrough, _) => Plane::Splice(sni(served, &mut work.found)),
+        (Protocol::Tcp, PlaneName::Http) => Plane::Http(requests_of_a_stream(served, &mut work.found)),
+        (Protocol::Tcp, PlaneName::Splice) => Plane::Splice(stream(served, &mut work.found)),
+        (Protocol::Tcp, PlaneName::Kernel) => {
+            let rules = stream(served, &mut work.found);
+            match plane::kernel_obstacle(bind.addr, &rules.rules).or_else(|| no_endpoint(work, bind.addr, &rules)) {
+                Some(obstacle) => {
+                    why = format!("not by packets: {obstacle}");
+                    Plane::Splice(rules)
+                }
+                None => Plane::Kernel(of_family(rules, bind.addr)),
+            }
+        }
+    };
+    let names = served.iter().map(|s| s.listener.name.clone()).collect();
+    gateway_core::ir::Listener {
+        bind,
+        names,
+        plane,
+        why,
+    }
+}
+
+fn http(protocol: Protocol, served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> HttpRules {
+    let mut scopes: Vec<HttpScope> = served
+        .iter()
+        .map(|s| HttpScope {
+            listener: s.listener.name.clone(),
+            hostname: s.listener.hostname.clone(),
+            certificates: s.listener.certificates.clone(),
+            hosts: hosts(s, found),
+        })
+        .collect();
+    scopes.sort_by(|a, b| {
+        b.hostname
+            .specificity()
+            .cmp(&a.hostname.specificity())
+            .then(a.listener.cmp(&b.listener))
+    });
+    HttpRules {
+        tls: protocol == Protocol::Https,
+        scopes,
+    }
+}
+
+fn hosts(served: &Served<'_, '_>, found: &mut Vec<Diagnostic>) -> Vec<VirtualHost> {
+    let listener = served.listener;
+    for (hostname, rules) in &listener.hosts {
+        report_shadowed(served.gateway, listener, hostname, rules, found);
+    }
+    listener
+        .hosts
+        .iter()
+        .map(|(hostname, rules)| VirtualHost {
+            hostname: hostname.clone(),
+            rules: rules.clone(),
+        })
+        .collect()
+}
+
+/// A match that an earlier rule has too never decides anything.
+fn report_shadowed(
+    gateway: Subject<'_>,
+    listener: &Listener<'_>,
+    hostname: &HostPattern,
+    rules: &[HttpRule],
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut first: BTreeMap<String, &HttpRule> = BTreeMap::new();
+    for rule in rules {
+        let mut shadowed_by = None;
+        let mut fresh = false;
+        for m in &rule.matches {
+            // The order of conditions does not matter to a match.
+            let mut sorted = m.clone();
+            sorted.headers.sort_by(|a, b| a.name.cmp(&b.name));
+            sorted.query.sort_by(|a, b| a.name.cmp(&b.name));
+            match first.entry(format!("{sorted:?}")) {
+                std::collections::btree_map::Entry::Occupied(earlier) => shadowed_by = Some(earlier.get().name.clone()),
+                std::collections::btree_map::Entry::Vacant(slot) => {
+                    slot.insert(rule);
+                    fresh = true;
+                }
+            }
+        }
+        if let Some(earlier) = shadowed_by.filter(|earlier| !fresh && *earlier != rule.name) {
+            let problem = format!(
+                "rule {} never gets a request for host {hostname}: {earlier} matches the same and comes first",
+                rule.name
+            );
+            found.push(gateway.finding(
+                Severity::Warning,
+                listener.field.as_str(),
+                problem,
+                "remove one of the two",
+            ));
+        }
+    }
+}
+
+/// TLS passthrough: one rule a hostname, the oldest route first.
+fn sni(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> StreamRules {
+    let mut rules: Vec<StreamRule> = Vec::new();
+    for s in served {
+        for (hostname, stream) in &s.listener.streams {
+            match rules
+                .iter()
+                .find(|rule| rule.hostname == *hostname && rule.listener == s.listener.name)
+            {
+                None => rules.push(rule(&s.listener.name, hostname, stream)),
+                Some(earlier) => report_late(s, stream, earlier, found),
+            }
+        }
+    }
+    rules.sort_by(|a, b| {
+        b.hostname
+            .specificity()
+            .cmp(&a.hostname.specificity())
+            .then(a.name.cmp(&b.name))
+    });
+    StreamRules {
+        recognise: Recognise::Sni,
+        rules,
+    }
+}
+
+/// Nothing is recognised: the oldest route takes every connection.
+fn stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> StreamRules {
+    let mut rules: Vec<StreamRule> = Vec::new();
+    for s in served {
+        for (hostname, stream) in &s.listener.streams {
+            match rules.first() {
+                None => rules.push(rule(&s.listener.name, hostname, stream)),
+                Some(earlier) => report_late(s, stream, earlier, found),
+            }
+        }
+    }
+    StreamRules {
+        recognise: Recognise::Nothing,
+        rules,
+    }
+}
+
+fn report_late(served: &Served<'_, '_>, stream: &Stream, earlier: &StreamRule, found: &mut Vec<Diagnostic>) {
+    let problem = format!(
+        "{} gets no connection: {} comes first and takes the same ones",
+        stream.name, earlier.name
+    );
+    let field = served.listener.field.as_str();
+    found.push(served.gateway.finding(
+        Severity::Warning,
+        field,
+        problem,
+        "attach one route, with weighted backends",
+    ));
+}
+
+fn rule(listener: &ListenerName, hostname: &HostPattern, stream: &Stream) -> StreamRule {
+    StreamRule {
+        listener: listener.clone(),
+        name: stream.name.clone(),
+        hostname: hostname.clone(),
+        destinations: stream.shares.iter().map(|(share, _)| share.clone()).collect(),
+    }
+}
+
+/// A TCPRoute whose listener is served request by request: one rule takes them all.
+fn requests_of_a_stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> HttpRules {
+    let kept = stream(served, found).rules.into_iter().next();
+    let shares = |name: &gateway_core::ir::RuleName| {
+        served
+            .iter()
+            .flat_map(|s| &s.listener.streams)
+            .find(|(_, stream)| stream.name == *name)
+    };
+    let rule = kept.and_then(|rule| shares(&rule.name)).map(|(_, stream)| HttpRule {
+        name: stream.name.clone(),
+        kind: RouteKind::Http,
+        matches: vec![matches::everything()],
+        filters: Vec::new(),
+        destinations: stream.shares.iter().map(http_destination).collect(),
+        timeouts: Timeouts::default(),
+    });
+    let hosts = vec![VirtualHost {
+        hostname: HostPattern::Any,
+        rules: rule.into_iter().collect(),
+    }];
+    let scopes = served.iter().take(1).map(|s| HttpScope {
+        listener: s.listener.name.clone(),
+        hostname: HostPattern::Any,
+        certificates: Vec::new(),
+        hosts: hosts.clone(),
+    });
+    HttpRules {
+        tls: false,
+        scopes: scopes.collect(),
+    }
+}
+
+fn http_destination(
+    (share, protocol): &(Weighted<Destination>, Option<UpstreamProtocol>),
+) -> Weighted<HttpDestination> {
+    let protocol = protocol.unwrap_or(UpstreamProtocol::Http1);
+    Weighted {
+        weight: share.weight,
+        to: HttpDestination {
+            to: share.to.clone(),
+            protocol,
+            filters: Vec::new(),
+        },
+    }
+}
+
+/// Packets cannot change their family: a VIP needs endpoints of its own.
+fn no_endpoint(work: &Work<'_>, addr: Option<IpAddr>, rules: &StreamRules) -> Option<&'static str> {
+    let addr = addr?;
+    let services = rules
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.destinations)
+        .filter(|share| share.weight > 0);
+    for share in services {
+        let Destination::Service(name) = &share.to else {
+            continue;
+        };
+        let Some(service) = work.services.get(name) else {
+            continue;
+        };
+        let twin = work
+            .services
+            .get(&ServiceName::new(format!("{name}{}", endpoints::IPV6)));
+        let (ipv4, ipv6) = (
+            service.endpoints.iter().any(|e| e.addr.is_ipv4()),
+            twin.is_some_and(|twin| !twin.endpoints.is_empty()),
+        );
+        match (addr.is_ipv4(), ipv4, ipv6) {
+            (true, false, true) => return Some("the address is IPv4 and a backend has only IPv6 endpoints"),
+            (false, true, false) => return Some("the address is IPv6 and a backend has only IPv4 endpoints"),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// An IPv6 VIP of the kernel plane takes the services' IPv6 twins.
+fn of_family(mut rules: StreamRules, addr: Option<IpAddr>) -> StreamRules {
+    if addr.is_some_and(|addr| addr.is_ipv6()) {
+        for share in rules.rules.iter_mut().flat_map(|rule| &mut rule.destinations) {
+            if let Destination::Service(name) = &mut share.to {
+                *name = ServiceName::new(format!("{name}{}", endpoints::IPV6));
+            }
+        }
+    }
+    rules
+}
+
+/// The IR holds the services and certificates that some listener names, and no others.
+fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
+    let mut services: BTreeSet<ServiceName> = BTreeSet::new();
+    let mut note = |to: &Destination| match to {
+        Destination::Service(name) => {
+            services.insert(name.clone());
+        }
+        Destination::Fail { .. } => {}
+    };
+    for listener in ir.listeners.values() {
+        match &listener.plane {
+            Plane::Kernel(rules) | Plane::Splice(rules) => {
+                rules
+                    .rules
+                    .iter()
+                    .flat_map(|rule| &rule.destinations)
+                    .for_each(|share| note(&share.to));
+            }
+            Plane::Http(rules) => {
+                let rules = rules
+                    .scopes
+                    .iter()
+                    .flat_map(|scope| &scope.hosts)
+                    .flat_map(|host| &host.rules);
+                rules
+                    .flat_map(|rule| &rule.destinations)
+                    .for_each(|share| note(&share.to.to));
+            }
+        }
+    }
+    ir.services = std::mem::take(&mut work.services);
+    ir.services.retain(|name, _| services.contains(name));
+    let named = |plane: &Plane| match plane {
+        Plane::Http(rules) => rules
+            .scopes
+            .iter()
+            .flat_map(|s| s.certificates.clone())
+            .collect::<Vec<_>>(),
+        Plane::Kernel(_) | Plane::Splice(_) => Vec::new(),
+    };
+    let certificates: BTreeSet<_> = ir.listeners.values().flat_map(|l| named(&l.plane)).collect();
+    ir.certificates = std::mem::take(&mut work.certificates);
+    ir.certificates.retain(|name, _| certificates.contains(name));
+}

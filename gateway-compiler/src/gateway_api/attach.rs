@@ -1,0 +1,264 @@
+//! Routes to listeners: which take which, under which hostnames, and what the route is told.
+
+use super::Work;
+use super::gateway::{Gateway, condition};
+use super::listener::{Listener, Namespaces};
+use super::route::{Carries, Route, Verdict};
+use crate::diagnostic::Severity;
+use crate::objects::kinds::{LabelSelector, ParentRef};
+use crate::objects::{Key, Objects, Subject};
+use crate::plane::Protocol;
+use crate::status::{Condition, ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
+use gateway_core::ir::HostPattern;
+use std::collections::BTreeMap;
+
+/// Most parents of one route (Gateway API).
+const PARENTS_MAX: usize = 32;
+
+/// Attaches a route to every listener it names and fits; `None` when none of its parents is ours.
+pub(super) fn attach<'o>(work: &mut Work<'o>, gateways: &mut [Gateway<'o>], route: Route<'o>) -> Option<ObjectStatus> {
+    let mut parents: Vec<ParentStatus> = Vec::new();
+    let count = super::route::bound(work, route.subject, "spec.parentRefs", route.parents.len(), PARENTS_MAX);
+    for (index, parent) in route.parents.iter().enumerate().take(count) {
+        let field = format!("spec.parentRefs[{index}]");
+        let Some((gateway, name)) = find(work, gateways, &route, parent, &field) else {
+            continue;
+        };
+        if parents.iter().any(|known| known.parent == name) {
+            continue;
+        }
+        let outcome = to_gateway(work.objects, gateway, &route, &name);
+        if let Err(refusal) = &outcome {
+            let at = format!("{field}{}", refusal.part);
+            let finding = route
+                .subject
+                .finding(Severity::Error, at, refusal.problem.as_str(), refusal.remedy);
+            work.found.push(finding);
+        }
+        let refused = outcome.err().map(|refusal| (refusal.reason, refusal.problem));
+        let conditions = conditions(&route.verdict, refused, route.subject.meta.generation);
+        parents.push(ParentStatus {
+            parent: name,
+            conditions,
+        });
+    }
+    (!parents.is_empty()).then(|| ObjectStatus {
+        object: route.subject.id.clone(),
+        status: Status::Route { parents },
+    })
+}
+
+/// Why a parent does not take a route; `part` is below the parentRef.
+struct Refusal {
+    reason: &'static str,
+    part: &'static str,
+    problem: String,
+    remedy: &'static str,
+}
+
+/// The Gateway of ours that a parentRef names.
+fn find<'g, 'o>(
+    work: &mut Work<'o>,
+    gateways: &'g mut [Gateway<'o>],
+    route: &Route<'o>,
+    parent: &ParentRef,
+    field: &str,
+) -> Option<(&'g mut Gateway<'o>, ParentName)> {
+    let group = parent.group.as_deref().unwrap_or("gateway.networking.k8s.io");
+    let kind = parent.kind.as_deref().unwrap_or("Gateway");
+    if (group, kind) != ("gateway.networking.k8s.io", "Gateway") {
+        let problem = format!("a parent of kind {kind} is not served");
+        let finding = route
+            .subject
+            .finding(Severity::Warning, format!("{field}.kind"), problem, "name a Gateway");
+        work.found.push(finding);
+        return None;
+    }
+    let namespace = parent.namespace.as_deref().unwrap_or(&route.subject.id.namespace);
+    let ours = gateways
+        .iter_mut()
+        .find(|gateway| gateway.subject.id.namespace == namespace && gateway.subject.id.name == parent.name);
+    if ours.is_none() && !work.objects.gateways.contains_key(&Key::new(namespace, &parent.name)) {
+        let problem = format!(
+            "there is no Gateway {namespace}/{}: the route serves nothing there",
+            parent.name
+        );
+        let remedy = "add it or correct the name";
+        work.found.push(
+            route
+                .subject
+                .finding(Severity::Error, format!("{field}.name"), problem, remedy),
+        );
+    }
+    let name = ParentName {
+        namespace: namespace.to_owned(),
+        name: parent.name.clone(),
+        section: parent.section_name.clone().filter(|section| !section.is_empty()),
+        port: parent.port,
+    };
+    ours.map(|gateway| (gateway, name))
+}
+
+fn to_gateway<'o>(
+    objects: &Objects,
+    gateway: &mut Gateway<'o>,
+    route: &Route<'o>,
+    name: &ParentName,
+) -> Result<(), Refusal> {
+    if let Carries::Nothing = route.carries {
+        let problem = format!("{} is not served yet", route.subject.id.kind);
+        return Err(Refusal {
+            reason: reason::UNSUPPORTED_VALUE,
+            part: "",
+            problem,
+            remedy: "remove the route",
+        });
+    }
+    let subject = gateway.subject;
+    let mut named: Vec<&mut Listener<'o>> = gateway.listeners.iter_mut().filter(|l| is_named(l, name)).collect();
+    if named.is_empty() {
+        let part = if name.section.is_some() {
+            ".sectionName"
+        } else {
+            ".port"
+        };
+        let problem = format!("Gateway {}/{} has no such listener", name.namespace, name.name);
+        let remedy = "name a listener and port of the Gateway";
+        return Err(Refusal {
+            reason: reason::NO_MATCHING_PARENT,
+            part,
+            problem,
+            remedy,
+        });
+    }
+    named.retain(|listener| takes(objects, subject, listener, route.subject));
+    if named.is_empty() {
+        let problem = format!(
+            "no listener takes a {} of namespace {}",
+            route.subject.id.kind, route.subject.id.namespace
+        );
+        let remedy = "see protocol and allowedRoutes of the Gateway's listeners";
+        return Err(Refusal {
+            reason: reason::NOT_ALLOWED_BY_LISTENERS,
+            part: "",
+            problem,
+            remedy,
+        });
+    }
+    let mut attached = false;
+    for listener in named {
+        let hosts: Vec<HostPattern> = match listener.protocol {
+            Some(Protocol::Tcp) => vec![HostPattern::Any],
+            Some(Protocol::Http | Protocol::Https | Protocol::TlsPassthrough) | None => route
+                .hostnames
+                .iter()
+                .filter_map(|host| listener.hostname.intersect(host))
+                .collect(),
+        };
+        if !hosts.is_empty() {
+            attached = true;
+            join(listener, route, hosts);
+        }
+    }
+    match attached {
+        true => Ok(()),
+        false => {
+            let problem = "no hostname of the route is one of the listener's".to_owned();
+            let remedy = "correct spec.hostnames, or the listener's hostname";
+            Err(Refusal {
+                reason: reason::NO_MATCHING_LISTENER_HOSTNAME,
+                part: "",
+                problem,
+                remedy,
+            })
+        }
+    }
+}
+
+fn is_named(listener: &Listener<'_>, name: &ParentName) -> bool {
+    name.section
+        .as_deref()
+        .is_none_or(|section| section == listener.section)
+        && name.port.is_none_or(|port| port == listener.port)
+}
+
+fn takes(objects: &Objects, gateway: Subject<'_>, listener: &Listener<'_>, route: Subject<'_>) -> bool {
+    listener.kinds.contains(&route.id.kind)
+        && match listener.namespaces {
+            Namespaces::All => true,
+            Namespaces::None => false,
+            Namespaces::Same => gateway.id.namespace == route.id.namespace,
+            Namespaces::Selected(selector) => selects(objects, selector, &route.id.namespace),
+        }
+}
+
+/// Whether a label selector picks a namespace. Every namespace has its name as a label, as in a cluster.
+fn selects(objects: &Objects, selector: &LabelSelector, namespace: &str) -> bool {
+    let none = BTreeMap::new();
+    let object = objects.namespaces.get(&Key::new("", namespace));
+    let labels = object.map_or(&none, |object| &object.meta.labels);
+    let label = |key: &str| match (labels.get(key), key) {
+        (Some(value), _) => Some(value.as_str()),
+        (None, "kubernetes.io/metadata.name") => Some(namespace),
+        (None, _) => None,
+    };
+    selector
+        .match_labels
+        .iter()
+        .all(|(key, value)| label(key) == Some(value))
+        && selector.match_expressions.iter().all(|expression| {
+            let value = label(&expression.key);
+            let listed = value.is_some_and(|value| expression.values.iter().any(|v| v == value));
+            match expression.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// Puts the route's rules behind a listener. The same route by two parentRefs joins once.
+fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<HostPattern>) {
+    if !listener.attached.insert(route.subject.id.clone()) {
+        return;
+    }
+    listener.wishes.extend(&route.verdict.wishes);
+    for host in hosts {
+        match &route.carries {
+            Carries::Http(rules) => listener.hosts.entry(host).or_default().extend(rules.iter().cloned()),
+            Carries::Stream(stream) => listener.streams.push((host, stream.clone())),
+            Carries::Nothing => {}
+        }
+    }
+}
+
+/// What a route is told about one parent.
+fn conditions(verdict: &Verdict<'_>, refused: Option<(&'static str, String)>, generation: i64) -> Vec<Condition> {
+    let wrong = verdict.refused.clone();
+    let all_bad = verdict.good_rules == 0 && wrong.is_some();
+    let accepted = match (refused, &wrong) {
+        (Some((reason, message)), _) => (false, reason, message),
+        (None, Some((reason, message))) if all_bad => (false, *reason, message.clone()),
+        (None, _) => (true, reason::ACCEPTED, String::new()),
+    };
+    let partially = accepted.0.then_some(wrong).flatten();
+    let resolved = match &verdict.unresolved {
+        Some(unresolved) => (false, unresolved.reason, unresolved.message.clone()),
+        None => (true, reason::RESOLVED_REFS, String::new()),
+    };
+    let mut conditions = vec![
+        condition(ConditionKind::Accepted, accepted, generation),
+        condition(ConditionKind::ResolvedRefs, resolved, generation),
+    ];
+    if let Some((reason, message)) = partially {
+        let message = format!("a rule does not do what it says: {message}");
+        conditions.push(condition(
+            ConditionKind::PartiallyInvalid,
+            (true, reason, message),
+            generation,
+        ));
+    }
+    conditions
+}

@@ -1,0 +1,197 @@
+//! backendRefs to destinations. What cannot be resolved becomes [`Destination::Fail`] for its share of the traffic.
+
+use super::{Work, endpoints, reference_grant};
+use crate::diagnostic::Severity;
+use crate::objects::kinds::BackendRef;
+use crate::objects::{Key, Kind, Subject};
+use crate::plane::{self, Wish};
+use crate::status::reason;
+use gateway_core::ir::{Destination, UpstreamProtocol};
+
+/// Status of a request whose backend is missing (Gateway API, HTTPRouteRule.backendRefs).
+pub(super) const FAIL_STATUS: u16 = 500;
+/// Largest weight (Gateway API, BackendRef.weight).
+const WEIGHT_MAX: u32 = 1_000_000;
+
+/// Why a reference did not resolve, for the condition ResolvedRefs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unresolved {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// What a backendRef is worth.
+pub(super) struct Backend<'o> {
+    pub to: Destination,
+    /// `None`: the Service does not say.
+    pub protocol: Option<UpstreamProtocol>,
+    pub weight: u32,
+    /// What the Service asks of the listener's plane.
+    pub wish: Option<Wish<'o>>,
+    pub unresolved: Option<Unresolved>,
+}
+
+/// Why a reference cannot be used, and where in it.
+struct BadRef {
+    reason: &'static str,
+    part: &'static str,
+    problem: String,
+    remedy: &'static str,
+}
+
+/// Resolves the backendRef that stands at `field` of `route`.
+pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &BackendRef) -> Backend<'o> {
+    let mut weight = backend.weight.unwrap_or(1);
+    if weight > WEIGHT_MAX {
+        let problem = format!("the weight {weight} is larger than {WEIGHT_MAX}, which is taken");
+        work.found.push(route.finding(
+            Severity::Error,
+            format!("{field}.weight"),
+            problem,
+            "write a smaller one",
+        ));
+        weight = WEIGHT_MAX;
+    }
+    match service(work, route, field, backend) {
+        Ok((to, protocol, wish)) => Backend {
+            to,
+            protocol,
+            weight,
+            wish,
+            unresolved: None,
+        },
+        Err(bad) => {
+            let field = format!("{field}{}", bad.part);
+            work.found
+                .push(route.finding(Severity::Error, field, bad.problem.as_str(), bad.remedy));
+            Backend {
+                to: Destination::Fail {
+                    status: FAIL_STATUS,
+                    why: bad.problem.clone(),
+                },
+                protocol: None,
+                weight,
+                wish: None,
+                unresolved: Some(Unresolved {
+                    reason: bad.reason,
+                    message: bad.problem,
+                }),
+            }
+        }
+    }
+}
+
+type Found<'o> = (Destination, Option<UpstreamProtocol>, Option<Wish<'o>>);
+
+fn service<'o>(
+    work: &mut Work<'o>,
+    route: Subject<'o>,
+    field: &str,
+    backend: &BackendRef,
+) -> Result<Found<'o>, BadRef> {
+    let bad = |reason, part, problem, remedy| BadRef {
+        reason,
+        part,
+        problem,
+        remedy,
+    };
+    let (group, kind) = (
+        backend.group.as_deref().unwrap_or(""),
+        backend.kind.as_deref().unwrap_or("Service"),
+    );
+    if (group, kind) != ("", "Service") {
+        let problem = format!("a {kind} of group {group:?} is no backend served here");
+        return Err(bad(reason::INVALID_KIND, ".kind", problem, "name a Service"));
+    }
+    let namespace = backend.namespace.as_deref().unwrap_or(&route.id.namespace);
+    let from = (route.id.kind, route.id.namespace.as_str());
+    if !reference_grant::allows(work.objects, from, (Kind::Service, namespace, &backend.name)) {
+        let problem = format!(
+            "no ReferenceGrant in namespace {namespace} lets this {} use it",
+            route.id.kind
+        );
+        return Err(bad(
+            reason::REF_NOT_PERMITTED,
+            ".namespace",
+            problem,
+            "add the ReferenceGrant in that namespace",
+        ));
+    }
+    let key = Key::new(namespace, &backend.name);
+    let objects = work.objects;
+    let Some(object) = objects.services.get(&key) else {
+        let problem = format!("there is no Service {key}");
+        return Err(bad(
+            reason::BACKEND_NOT_FOUND,
+            ".name",
+            problem,
+            "add it or correct the name",
+        ));
+    };
+    let ports = &object.body.spec.ports;
+    let Some(number) = backend.port else {
+        let problem = "a backendRef to a Service needs a port".to_owned();
+        return Err(bad(
+            reason::BACKEND_NOT_FOUND,
+            "",
+            problem,
+            "add the Service's port number",
+        ));
+    };
+    let tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|p| p == "TCP");
+    let Some(port) = ports.iter().find(|port| port.port == number && tcp(&port.protocol)) else {
+        let problem = format!("Service {key} has no TCP port {number}");
+        return Err(bad(
+            reason::BACKEND_NOT_FOUND,
+            ".port",
+            problem,
+            "name a port of the Service",
+        ));
+    };
+    if object.body.spec.kind.as_deref() == Some("ExternalName") {
+        let problem = format!("Service {key} is an ExternalName, which is not served yet");
+        return Err(bad(
+            reason::BACKEND_NOT_FOUND,
+            ".name",
+            problem,
+            "name a Service with EndpointSlices",
+        ));
+    }
+    let protocol = protocol(port.app_protocol.as_deref(), route.id.kind).map_err(|asked| {
+        let problem = format!("Service {key} speaks {asked} on port {number}, which is not served yet");
+        bad(
+            reason::UNSUPPORTED_PROTOCOL,
+            ".port",
+            problem,
+            "name a port that speaks HTTP/1.1 or h2c",
+        )
+    })?;
+    if matches!(route.id.kind, Kind::GrpcRoute) && protocol == Some(UpstreamProtocol::Http1) {
+        let problem = "gRPC needs HTTP/2: h2c is spoken to this backend, whatever its appProtocol";
+        work.found.push(route.finding(
+            Severity::Warning,
+            format!("{field}.port"),
+            problem,
+            "set appProtocol: kubernetes.io/h2c",
+        ));
+    }
+    let wish = plane::wish(object.subject(), &mut work.found);
+    Ok((
+        Destination::Service(endpoints::service(work, object, port)),
+        protocol,
+        wish,
+    ))
+}
+
+/// `appProtocol` (KEP-3726, and the plain words in use) to what we speak; `Err` names what we do not.
+fn protocol(app_protocol: Option<&str>, route: Kind) -> Result<Option<UpstreamProtocol>, String> {
+    let stream = matches!(route, Kind::TcpRoute | Kind::TlsRoute);
+    match app_protocol {
+        None => Ok(None),
+        Some("kubernetes.io/h2c" | "h2c" | "grpc" | "http2") => Ok(Some(UpstreamProtocol::H2c)),
+        Some("kubernetes.io/ws" | "http") => Ok(Some(UpstreamProtocol::Http1)),
+        Some(asked @ ("kubernetes.io/wss" | "https" | "tls")) if !stream => Err(asked.to_owned()),
+        // Other words mean nothing to a gateway: what the route asks is spoken.
+        Some(_) => Ok(None),
+    }
+}

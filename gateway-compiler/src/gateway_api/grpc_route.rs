@@ -1,0 +1,42 @@
+//! GRPCRoute to rules: a gRPC call is a POST to `/service/method`, spoken over HTTP/2 to every backend.
+
+use super::filters::Place;
+use super::http_route::{RuleParts, match_list, rule_name};
+use super::route::{self, Carries, RULES_MAX, Route};
+use super::{Work, matches};
+use crate::objects::Object;
+use crate::objects::kinds::GrpcRoute;
+use gateway_core::ir::{HttpRule, RouteKind, Timeouts};
+
+pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) -> Route<'o> {
+    let (subject, spec) = (object.subject(), &object.body.spec);
+    let mut route = route::begin(work, subject, &spec.parent_refs, &spec.hostnames);
+    let mut rules = Vec::new();
+    let count = route::bound(work, subject, "spec.rules", spec.rules.len(), RULES_MAX);
+    for (index, rule) in spec.rules.iter().take(count).enumerate() {
+        let field = format!("spec.rules[{index}]");
+        let verdict = &mut route.verdict;
+        let Some(matches) = match_list(work, subject, &field, &rule.matches, matches::grpc, verdict) else {
+            continue;
+        };
+        let parts = RuleParts {
+            subject,
+            field,
+            place: Place::GrpcRule,
+            filters: &rule.filters,
+            backends: &rule.backend_refs,
+        };
+        let (filters, destinations) = parts.act(work, &matches, verdict);
+        let (name, timeouts) = (rule_name(subject, index), Timeouts::default());
+        rules.push(HttpRule {
+            name,
+            kind: RouteKind::Grpc,
+            matches,
+            filters,
+            destinations,
+            timeouts,
+        });
+    }
+    route.carries = Carries::Http(rules);
+    route
+}

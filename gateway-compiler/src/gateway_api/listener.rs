@@ -1,0 +1,283 @@
+//! One listener of a Gateway: what it speaks, whom it takes, and what is wrong with it.
+
+use super::route::Stream;
+use super::{Work, certificate, hostname};
+use crate::diagnostic::Severity;
+use crate::objects::kinds::{self, LabelSelector};
+use crate::objects::{Kind, ObjectId, Subject};
+use crate::plane::{Protocol, Wish};
+use crate::status::reason;
+use gateway_core::ir::{CertificateName, HostPattern, HttpRule, ListenerName};
+use std::collections::{BTreeMap, BTreeSet};
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// A reason word and a sentence, for a condition that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// From which namespaces routes may attach.
+#[derive(Clone, Copy)]
+pub(super) enum Namespaces<'o> {
+    All,
+    Same,
+    Selected(&'o LabelSelector),
+    None,
+}
+
+/// A listener and what was attached to it.
+pub(super) struct Listener<'o> {
+    pub name: ListenerName,
+    pub section: &'o str,
+    /// `spec.listeners[0]`.
+    pub field: String,
+    pub port: u16,
+    /// `None`: not served, `refused` says why.
+    pub protocol: Option<Protocol>,
+    pub hostname: HostPattern,
+    /// Route kinds it takes.
+    pub kinds: Vec<Kind>,
+    pub namespaces: Namespaces<'o>,
+    pub certificates: Vec<CertificateName>,
+    /// Accepted does not hold.
+    pub refused: Option<Problem>,
+    /// Conflicted holds.
+    pub conflict: Option<Problem>,
+    /// ResolvedRefs does not hold.
+    pub unresolved: Option<Problem>,
+    pub attached: BTreeSet<ObjectId>,
+    pub hosts: BTreeMap<HostPattern, Vec<HttpRule>>,
+    /// In order of age; more than one only for different hostnames.
+    pub streams: Vec<(HostPattern, Stream)>,
+    pub wishes: Vec<Wish<'o>>,
+}
+
+impl Listener<'_> {
+    /// What it speaks, if traffic is served at all.
+    pub fn serves(&self) -> Option<Protocol> {
+        let without_certificate = self.protocol == Some(Protocol::Https) && self.certificates.is_empty();
+        match self.refused.is_none() && self.conflict.is_none() && !without_certificate {
+            true => self.protocol,
+            false => None,
+        }
+    }
+}
+
+/// Reads the listener at `spec.listeners[index]`.
+pub(super) fn read<'o>(
+    work: &mut Work<'o>,
+    gateway: Subject<'o>,
+    index: usize,
+    spec: &'o kinds::Listener,
+) -> Listener<'o> {
+    let mut listener = Listener {
+        name: ListenerName::new(format!("{}/{}/{}", gateway.id.namespace, gateway.id.name, spec.name)),
+        section: &spec.name,
+        field: format!("spec.listeners[{index}]"),
+        port: spec.port,
+        protocol: None,
+        hostname: HostPattern::Any,
+        kinds: Vec::new(),
+        namespaces: Namespaces::Same,
+        certificates: Vec::new(),
+        refused: None,
+        conflict: None,
+        unresolved: None,
+        attached: BTreeSet::new(),
+        hosts: BTreeMap::new(),
+        streams: Vec::new(),
+        wishes: Vec::new(),
+    };
+    let mut reading = Reading {
+        work,
+        gateway,
+        spec,
+        listener: &mut listener,
+    };
+    reading.port();
+    reading.protocol();
+    reading.hostname();
+    reading.kinds();
+    reading.namespaces();
+    if reading.listener.protocol == Some(Protocol::Https) {
+        reading.certificates();
+    }
+    listener
+}
+
+struct Reading<'o, 'w> {
+    work: &'w mut Work<'o>,
+    gateway: Subject<'o>,
+    spec: &'o kinds::Listener,
+    listener: &'w mut Listener<'o>,
+}
+
+impl Reading<'_, '_> {
+    fn report(&mut self, part: &str, problem: &str, remedy: &str) {
+        let field = format!("{}{part}", self.listener.field);
+        self.work
+            .found
+            .push(self.gateway.finding(Severity::Error, field, problem, remedy));
+    }
+
+    fn refuse(&mut self, reason: &'static str, part: &str, message: String, remedy: &str) {
+        self.report(part, &message, remedy);
+        self.listener.refused.get_or_insert(Problem { reason, message });
+    }
+
+    fn unresolve(&mut self, reason: &'static str, part: &str, message: String, remedy: &str) {
+        self.report(part, &message, remedy);
+        self.listener.unresolved.get_or_insert(Problem { reason, message });
+    }
+
+    fn port(&mut self) {
+        if self.spec.port == 0 {
+            self.refuse(
+                reason::UNSUPPORTED_VALUE,
+                ".port",
+                "0 is no port".to_owned(),
+                "write 1 to 65535",
+            );
+        }
+    }
+
+    fn protocol(&mut self) {
+        let mode = self
+            .spec
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.mode.as_deref())
+            .unwrap_or("Terminate");
+        self.listener.protocol = match (self.spec.protocol.as_str(), mode) {
+            ("HTTP", _) => Some(Protocol::Http),
+            ("HTTPS", "Terminate") => Some(Protocol::Https),
+            ("TLS", "Passthrough") => Some(Protocol::TlsPassthrough),
+            ("TCP", _) => Some(Protocol::Tcp),
+            ("TLS", "Terminate") => {
+                let message = "protocol TLS in mode Terminate is not served yet".to_owned();
+                self.refuse(
+                    reason::UNSUPPORTED_VALUE,
+                    ".tls.mode",
+                    message,
+                    "use Passthrough, or protocol HTTPS",
+                );
+                None
+            }
+            ("HTTPS" | "TLS", mode) => {
+                let message = format!("TLS mode {mode:?} does not go with protocol {}", self.spec.protocol);
+                self.refuse(
+                    reason::UNSUPPORTED_VALUE,
+                    ".tls.mode",
+                    message,
+                    "HTTPS takes Terminate, TLS Passthrough",
+                );
+                None
+            }
+            (protocol, _) => {
+                let message = format!("protocol {protocol} is not served");
+                let remedy = "use HTTP, HTTPS, TLS (Passthrough) or TCP";
+                self.refuse(reason::UNSUPPORTED_PROTOCOL, ".protocol", message, remedy);
+                None
+            }
+        };
+    }
+
+    fn hostname(&mut self) {
+        match hostname::pattern(self.spec.hostname.as_deref()) {
+            // A TCP connection names no host.
+            Ok(_) if self.listener.protocol == Some(Protocol::Tcp) => {}
+            Ok(pattern) => self.listener.hostname = pattern,
+            Err(problem) => self.refuse(reason::UNSUPPORTED_VALUE, ".hostname", problem, "correct it"),
+        }
+    }
+
+    fn kinds(&mut self) {
+        let supported: &[Kind] = match self.listener.protocol {
+            Some(Protocol::Http | Protocol::Https) => &[Kind::HttpRoute, Kind::GrpcRoute],
+            Some(Protocol::TlsPassthrough) => &[Kind::TlsRoute],
+            Some(Protocol::Tcp) => &[Kind::TcpRoute],
+            None => &[],
+        };
+        let asked = &self.spec.allowed_routes.kinds;
+        if asked.is_empty() {
+            self.listener.kinds = supported.to_vec();
+            return;
+        }
+        for (index, ask) in asked.iter().enumerate() {
+            let ours = ask.group.as_deref().unwrap_or(GATEWAY_API) == GATEWAY_API;
+            match supported.iter().find(|kind| ours && kind.name() == ask.kind) {
+                Some(kind) if !self.listener.kinds.contains(kind) => self.listener.kinds.push(*kind),
+                Some(_) => {}
+                None if self.listener.protocol.is_none() => {}
+                None => {
+                    let message = format!("a listener of protocol {} takes no {}", self.spec.protocol, ask.kind);
+                    let part = format!(".allowedRoutes.kinds[{index}].kind");
+                    self.unresolve(
+                        reason::INVALID_ROUTE_KINDS,
+                        &part,
+                        message,
+                        "name a route kind of this protocol",
+                    );
+                }
+            }
+        }
+    }
+
+    fn namespaces(&mut self) {
+        let spec = &self.spec.allowed_routes.namespaces;
+        self.listener.namespaces = match (spec.from.as_deref().unwrap_or("Same"), &spec.selector) {
+            ("All", _) => Namespaces::All,
+            ("Same", _) => Namespaces::Same,
+            ("None", _) => Namespaces::None,
+            ("Selector", Some(selector)) => Namespaces::Selected(selector),
+            ("Selector", None) => {
+                self.report(
+                    ".allowedRoutes.namespaces",
+                    "from: Selector has no selector: no route attaches",
+                    "add it",
+                );
+                Namespaces::None
+            }
+            (from, _) => {
+                let message = format!("{from:?} names no namespaces");
+                self.refuse(
+                    reason::UNSUPPORTED_VALUE,
+                    ".allowedRoutes.namespaces.from",
+                    message,
+                    "write All, Same or Selector",
+                );
+                Namespaces::None
+            }
+        };
+    }
+
+    fn certificates(&mut self) {
+        let spec = self.spec;
+        let refs = spec.tls.as_ref().map_or(&[][..], |tls| tls.certificate_refs.as_slice());
+        if refs.is_empty() {
+            let message = "the listener terminates TLS and names no certificate".to_owned();
+            self.unresolve(
+                reason::INVALID_CERTIFICATE_REF,
+                ".tls",
+                message,
+                "add tls.certificateRefs",
+            );
+        }
+        for (index, to) in refs.iter().enumerate().take(CERTIFICATES_MAX) {
+            match certificate::resolve(self.work, self.gateway, to) {
+                Ok(name) if !self.listener.certificates.contains(&name) => self.listener.certificates.push(name),
+                Ok(_) => {}
+                Err(bad) => {
+                    let part = format!(".tls.certificateRefs[{index}].name");
+                    self.unresolve(bad.reason, &part, bad.problem, bad.remedy);
+                }
+            }
+        }
+    }
+}
+
+/// Most certificates of one listener (Gateway API).
+const CERTIFICATES_MAX: usize = 64;

@@ -1,0 +1,46 @@
+//! References across namespaces: allowed only by a ReferenceGrant in the namespace they point into.
+
+use crate::objects::{Kind, Objects};
+
+/// Group of an object that may refer or be referred to.
+pub(super) const fn group(kind: Kind) -> &'static str {
+    match kind {
+        Kind::GatewayClass
+        | Kind::Gateway
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TcpRoute
+        | Kind::TlsRoute
+        | Kind::UdpRoute
+        | Kind::ReferenceGrant => "gateway.networking.k8s.io",
+        Kind::Service | Kind::Secret | Kind::Namespace => "",
+        Kind::EndpointSlice => "discovery.k8s.io",
+        Kind::CertificateFile => "sluice.dev",
+    }
+}
+
+/// Whether objects of `from` in `from_namespace` may refer to the object `to` named `name` in `namespace`.
+pub(super) fn allows(
+    objects: &Objects,
+    (from, from_namespace): (Kind, &str),
+    (to, namespace, name): (Kind, &str, &str),
+) -> bool {
+    if from_namespace == namespace {
+        return true;
+    }
+    objects
+        .reference_grants
+        .values()
+        .filter(|grant| grant.id.namespace == namespace)
+        .any(|grant| {
+            let spec = &grant.body.spec;
+            let from_fits = |f: &crate::objects::kinds::GrantFrom| {
+                f.group == group(from) && f.kind == from.name() && f.namespace == from_namespace
+            };
+            let to_fits = |t: &crate::objects::kinds::GrantTo| {
+                let named = t.name.as_deref().filter(|wanted| !wanted.is_empty());
+                t.group == group(to) && t.kind == to.name() && named.is_none_or(|wanted| wanted == name)
+            };
+            spec.from.iter().any(from_fits) && spec.to.iter().any(to_fits)
+        })
+}

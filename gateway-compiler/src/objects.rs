@@ -1,0 +1,303 @@
+//! Source objects: typed, named, each with the place of every field.
+//!
+//! Reading never fails: a document that is no YAML, an object that does not fit its kind, a name given twice are
+//! diagnostics beside the objects that are good. The result does not depend on the order of the sources.
+
+pub mod kinds;
+mod known;
+mod read;
+mod update;
+
+use crate::diagnostic::{Diagnostic, Position, Severity};
+use crate::yaml::Node;
+use kinds::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+pub use known::Kind;
+
+/// A text with a name: a file, or standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// As the user named it; positions carry it.
+    pub name: String,
+    pub text: String,
+}
+
+impl Source {
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            text: text.into(),
+        }
+    }
+}
+
+/// Which object: unique over all sources.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    pub kind: Kind,
+    /// Empty for kinds without namespaces.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+/// `namespace/name`, the key objects of one kind are held by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One object of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object<T> {
+    pub id: ObjectId,
+    pub meta: Metadata,
+    pub body: T,
+    origin: Origin,
+}
+
+/// Where an object was written.
+#[derive(Clone, Debug, PartialEq)]
+struct Origin {
+    file: Arc<str>,
+    tree: Arc<Node>,
+}
+
+impl<T> Object<T> {
+    pub fn key(&self) -> Key {
+        Key::new(&self.id.namespace, &self.id.name)
+    }
+
+    /// The object without its kind's own fields.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            id: &self.id,
+            meta: &self.meta,
+            origin: &self.origin,
+        }
+    }
+}
+
+/// Any object, as far as every kind has it: what findings are about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'o> {
+    pub id: &'o ObjectId,
+    pub meta: &'o Metadata,
+    origin: &'o Origin,
+}
+
+impl<'o> Subject<'o> {
+    pub fn annotation(&self, name: &str) -> Option<&'o str> {
+        self.meta.annotations.get(name).map(String::as_str)
+    }
+
+    /// Older objects come first where the Gateway API asks for a tie-break, then `namespace/name`.
+    pub fn age(&self) -> (&'o str, &'o str, &'o str) {
+        (&self.meta.creation_timestamp, &self.id.namespace, &self.id.name)
+    }
+
+    /// Where `field` was written, or the nearest thing around it.
+    pub fn position(&self, field: &str) -> Position {
+        self.origin.position(field)
+    }
+
+    /// A finding about `field` of this object.
+    pub fn finding(
+        &self,
+        severity: Severity,
+        field: impl Into<String>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Diagnostic {
+        let field = field.into();
+        Diagnostic {
+            position: Some(self.position(&field)),
+            severity,
+            object: Some(self.id.clone()),
+            field,
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl Origin {
+    fn position(&self, field: &str) -> Position {
+        let mark = self.tree.locate(field);
+        Position {
+            file: self.file.clone(),
+            line: mark.line,
+            column: mark.column,
+        }
+    }
+}
+
+/// Objects of one kind by `namespace/name`.
+pub type Table<T> = BTreeMap<Key, Object<T>>;
+
+/// EndpointSlices by the Service they belong to.
+pub(crate) type EndpointSlices<'o> = BTreeMap<(&'o str, &'o str), Vec<&'o Object<EndpointSlice>>>;
+
+/// Everything that was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Objects {
+    pub gateway_classes: Table<GatewayClass>,
+    pub gateways: Table<Gateway>,
+    pub http_routes: Table<HttpRoute>,
+    pub grpc_routes: Table<GrpcRoute>,
+    pub tcp_routes: Table<StreamRoute>,
+    pub tls_routes: Table<StreamRoute>,
+    pub udp_routes: Table<StreamRoute>,
+    pub reference_grants: Table<ReferenceGrant>,
+    pub services: Table<Service>,
+    pub endpoint_slices: Table<EndpointSlice>,
+    pub secrets: Table<Secret>,
+    pub certificate_files: Table<CertificateFile>,
+    pub namespaces: Table<Namespace>,
+    /// What was wrong with the texts, in order of position.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Contents of the files that objects name, as the rim supplied them.
+    files: BTreeMap<String, Result<FileBytes, String>>,
+    /// Objects whose newest version could not be used.
+    broken: BTreeSet<ObjectId>,
+    /// Sources with a document that could not even be named.
+    unreadable: BTreeSet<Arc<str>>,
+}
+
+/// Contents of a file; may be a key, so `Debug` shows only the size.
+#[derive(Clone, PartialEq, Eq)]
+struct FileBytes(Arc<[u8]>);
+
+impl fmt::Debug for FileBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
+/// Reads all sources.
+pub fn parse(sources: &[Source]) -> Objects {
+    read::read(sources)
+}
+
+impl Objects {
+    /// The new objects, with the last good version of what broke: see [`update`](self::update).
+    pub fn update(previous: &Objects, next: Objects) -> Objects {
+        update::update(previous, next)
+    }
+
+    /// Files that objects name and the rim should read (and watch), by the path to open.
+    pub fn files_wanted(&self) -> BTreeSet<String> {
+        let mut wanted = BTreeSet::new();
+        for object in self.certificate_files.values() {
+            for path in [object.body.cert_path(), object.body.key_path()].into_iter().flatten() {
+                wanted.insert(object.path(path));
+            }
+        }
+        wanted
+    }
+
+    /// Takes the contents of a wanted file, or why it could not be read.
+    pub fn supply(&mut self, path: impl Into<String>, contents: Result<Vec<u8>, String>) {
+        self.files
+            .insert(path.into(), contents.map(|bytes| FileBytes(bytes.into())));
+    }
+
+    /// What was supplied for a path; `None` when nothing was.
+    pub fn file(&self, path: &str) -> Option<Result<&[u8], &str>> {
+        match self.files.get(path)? {
+            Ok(bytes) => Some(Ok(&bytes.0)),
+            Err(problem) => Some(Err(problem)),
+        }
+    }
+
+    pub(crate) fn endpoint_slices_by_service(&self) -> EndpointSlices<'_> {
+        let mut slices = EndpointSlices::new();
+        for slice in self.endpoint_slices.values() {
+            if let Some(service) = slice.meta.labels.get("kubernetes.io/service-name") {
+                slices.entry((&slice.id.namespace, service)).or_default().push(slice);
+            }
+        }
+        slices
+    }
+
+    /// Objects whose newest version could not be used.
+    pub fn broken(&self) -> impl Iterator<Item = &ObjectId> {
+        self.broken.iter()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.gateway_classes.len()
+            + self.gateways.len()
+            + self.http_routes.len()
+            + self.grpc_routes.len()
+            + self.tcp_routes.len()
+            + self.tls_routes.len()
+            + self.udp_routes.len()
+            + self.reference_grants.len()
+            + self.services.len()
+            + self.endpoint_slices.len()
+            + self.secrets.len()
+            + self.certificate_files.len()
+            + self.namespaces.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Object<CertificateFile> {
+    /// A path of this object as the rim should open it: relative ones stand beside the file that names them.
+    pub fn path(&self, path: &str) -> String {
+        let folder = std::path::Path::new(&*self.origin.file)
+            .parent()
+            .unwrap_or(std::path::Path::new(""));
+        folder.join(path).to_string_lossy().into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_files_are_wanted_beside_the_file_that_names_them() {
+        let text = "apiVersion: sluice.dev/v1alpha1\nkind: CertificateFile\nmetadata: {name: a}\n\
+                    certFile: tls.crt\nspec: {keyFile: /etc/tls.key}\n";
+        let mut objects = parse(&[Source::new("conf/a.yaml", text)]);
+        assert_eq!(objects.diagnostics, vec![]);
+        let wanted: Vec<_> = objects.files_wanted().into_iter().collect();
+        assert_eq!(wanted, ["/etc/tls.key", "conf/tls.crt"]);
+        objects.supply("conf/tls.crt", Ok(b"secret words".to_vec()));
+        assert_eq!(objects.file("conf/tls.crt"), Some(Ok(&b"secret words"[..])));
+        assert!(!format!("{objects:?}").contains("secret words"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Kinds of Kubernetes itself, and `CertificateFile`.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// `v1` Namespace: only its labels count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Namespace {}
+
+/// `v1` Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Service {
+    #[serde(default)]
+    pub spec: ServiceSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSpec {
+    #[serde(default)]
+    pub ports: Vec<ServicePort>,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub external_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// What EndpointSlices call this port too; empty for the only port of a Service.
+    #[serde(default)]
+    pub name: String,
+    pub port: u16,
+    pub protocol: Option<String>,
+    pub app_protocol: Option<String>,
+}
+
+/// `discovery.k8s.io/v1` EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSlice {
+    pub address_type: String,
+    #[serde(default)]
+    pub endpoints: Vec<SliceEndpoint>,
+    #[serde(default)]
+    pub ports: Vec<SlicePort>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceEndpoint {
+    pub addresses: Vec<String>,
+    #[serde(default)]
+    pub conditions: EndpointConditions,
+    pub hostname: Option<String>,
+    pub target_ref: Option<TargetRef>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct EndpointConditions {
+    pub ready: Option<bool>,
+    pub serving: Option<bool>,
+    pub terminating: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct TargetRef {
+    #[serde(default)]
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlicePort {
+    #[serde(default)]
+    pub name: String,
+    pub port: Option<u16>,
+    pub protocol: Option<String>,
+}
+
+/// `v1` Secret. Its contents never show in `Debug`.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Secret {
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Base64.
+    #[serde(default)]
+    pub data: BTreeMap<String, String>,
+    /// Plain text; wins over `data`.
+    #[serde(default)]
+    pub string_data: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<_> = self.data.keys().chain(self.string_data.keys()).collect();
+        f.debug_struct("Secret")
+            .field("kind", &self.kind)
+            .field("keys", &keys)
+            .finish()
+    }
+}
+
+/// `sluice.dev/v1alpha1` CertificateFile: a certificate that stays in files. Paths are taken from the folder of the
+/// file that names them. The fields may stand at the top, as in a Secret, or under `spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateFile {
+    pub cert_file: Option<String>,
+    pub key_file: Option<String>,
+    #[serde(default)]
+    pub spec: CertificateFileSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateFileSpec {
+    pub cert_file: Option<String>,
+    pub key_file: Option<String>,
+}
+
+impl CertificateFile {
+    pub fn cert_path(&self) -> Option<&str> {
+        self.spec.cert_file.as_deref().or(self.cert_file.as_deref())
+    }
+
+    pub fn key_path(&self) -> Option<&str> {
+        self.spec.key_file.as_deref().or(self.key_file.as_deref())
+    }
+}

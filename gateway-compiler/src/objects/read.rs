@@ -1,0 +1,393 @@
+//! Documents to objects.
+
+use super::known::{Known, Unread, judge, known, without_indexes};
+use super::{Kind, Metadata, Object, ObjectId, Objects, Origin, Source, Table};
+use crate::diagnostic::{Diagnostic, Position, Severity};
+use crate::yaml::decode::{Report, decode};
+use crate::yaml::{Mark, Node, Value, documents};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Most objects of all sources together.
+pub(super) const OBJECTS_MAX: usize = 200_000;
+
+pub(super) fn read(sources: &[Source]) -> Objects {
+    // Which of two objects of one name wins must not depend on the order of the sources.
+    let mut sorted: Vec<&Source> = sources.iter().collect();
+    sorted.sort_by_key(|source| &source.name);
+    let mut reader = Reader::default();
+    for source in sorted {
+        let file: Arc<str> = Arc::from(source.name.as_str());
+        for document in documents(&source.text) {
+            match document {
+                Ok(node) => reader.document(&file, node),
+                Err(error) => {
+                    reader.objects.unreadable.insert(file.clone());
+                    let position = place(&file, error.mark);
+                    reader.report(Severity::Error, position, None, "", error.problem, error.remedy);
+                }
+            }
+        }
+    }
+    reader.objects.diagnostics.sort();
+    reader.objects
+}
+
+fn place(file: &Arc<str>, mark: Mark) -> Position {
+    Position {
+        file: file.clone(),
+        line: mark.line,
+        column: mark.column,
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    objects: Objects,
+    count: usize,
+}
+
+/// The two fields that say what an object is.
+struct Named<'n> {
+    api_version: &'n str,
+    kind: &'n str,
+}
+
+impl Reader {
+    fn report(
+        &mut self,
+        severity: Severity,
+        position: Position,
+        object: Option<ObjectId>,
+        field: &str,
+        problem: String,
+        remedy: String,
+    ) {
+        let field = field.to_owned();
+        self.objects.diagnostics.push(Diagnostic {
+            position: Some(position),
+            severity,
+            object,
+            field,
+            problem,
+            remedy,
+        });
+    }
+
+    fn document(&mut self, file: &Arc<str>, node: Node) {
+        if node.get("kind").and_then(Node::text) == Some("List") {
+            if let Some(Node {
+                value: Value::Sequence(items),
+                ..
+            }) = node.get("items")
+            {
+                for item in items {
+                    self.object(file, item.clone());
+                }
+                return;
+            }
+        }
+        self.object(file, node);
+    }
+
+    fn object(&mut self, file: &Arc<str>, node: Node) {
+        let Some(named) = self.named(file, &node) else { return };
+        self.count += 1;
+        if self.count > OBJECTS_MAX {
+            if self.count == OBJECTS_MAX + 1 {
+                let problem = format!("more than {OBJECTS_MAX} objects: the rest is not read");
+                self.report(
+                    Severity::Error,
+                    place(file, node.mark),
+                    None,
+                    "",
+                    problem,
+                    "split them".to_owned(),
+                );
+            }
+            return;
+        }
+        match known(named.api_version, named.kind) {
+            Known::Read(kind) => self.read(file, kind, Arc::new(node)),
+            Known::NotServed => {
+                let problem = format!(
+                    "{} {} is not served yet: the object has no effect",
+                    named.api_version, named.kind
+                );
+                self.report(
+                    Severity::Warning,
+                    place(file, node.locate("kind")),
+                    None,
+                    "kind",
+                    problem,
+                    String::new(),
+                );
+            }
+            Known::Version(kind, versions) => {
+                let (group, _) = named.api_version.rsplit_once('/').unwrap_or(("", named.api_version));
+                let slash = if group.is_empty() { "" } else { "/" };
+                let problem = format!("{kind} has no version {}", named.api_version);
+                let remedy = format!("write {group}{slash}{}", versions[0]);
+                let position = place(file, node.locate("apiVersion"));
+                self.objects.unreadable.insert(file.clone());
+                self.report(Severity::Error, position, None, "apiVersion", problem, remedy);
+            }
+            Known::Foreign => {
+                let problem = format!("{} {} is none of the kinds read here", named.api_version, named.kind);
+                self.report(
+                    Severity::Note,
+                    place(file, node.locate("kind")),
+                    None,
+                    "kind",
+                    problem,
+                    String::new(),
+                );
+            }
+        }
+    }
+
+    /// `apiVersion` and `kind`, or a diagnostic.
+    fn named<'n>(&mut self, file: &Arc<str>, node: &'n Node) -> Option<Named<'n>> {
+        let field = |name| node.get(name).and_then(Node::text).filter(|text| !text.is_empty());
+        match (field("apiVersion"), field("kind")) {
+            (Some(api_version), Some(kind)) => Some(Named { api_version, kind }),
+            (api_version, _) => {
+                let field = if api_version.is_none() { "apiVersion" } else { "kind" };
+                self.objects.unreadable.insert(file.clone());
+                let problem = format!("this is no Kubernetes object: `{field}` is missing");
+                let remedy = "begin it with apiVersion and kind".to_owned();
+                self.report(Severity::Error, place(file, node.mark), None, field, problem, remedy);
+                None
+            }
+        }
+    }
+
+    fn read(&mut self, file: &Arc<str>, kind: Kind, tree: Arc<Node>) {
+        let origin = Origin {
+            file: file.clone(),
+            tree,
+        };
+        let Some((id, meta)) = self.metadata(&origin, kind) else {
+            return;
+        };
+        let head = (id, meta, origin);
+        match kind {
+            Kind::GatewayClass => self.store(head, |o| &mut o.gateway_classes),
+            Kind::Gateway => self.store(head, |o| &mut o.gateways),
+            Kind::HttpRoute => self.store(head, |o| &mut o.http_routes),
+            Kind::GrpcRoute => self.store(head, |o| &mut o.grpc_routes),
+            Kind::TcpRoute => self.store(head, |o| &mut o.tcp_routes),
+            Kind::TlsRoute => self.store(head, |o| &mut o.tls_routes),
+            Kind::UdpRoute => self.store(head, |o| &mut o.udp_routes),
+            Kind::ReferenceGrant => self.store(head, |o| &mut o.reference_grants),
+            Kind::Service => self.store(head, |o| &mut o.services),
+            Kind::EndpointSlice => self.store(head, |o| &mut o.endpoint_slices),
+            Kind::Secret => self.store(head, |o| &mut o.secrets),
+            Kind::CertificateFile => self.store(head, |o| &mut o.certificate_files),
+            Kind::Namespace => self.store(head, |o| &mut o.namespaces),
+        }
+    }
+
+    fn metadata(&mut self, origin: &Origin, kind: Kind) -> Option<(ObjectId, Metadata)> {
+        let mut report = Report::default();
+        let decoded = match origin.tree.get("metadata") {
+            Some(node) => decode::<Metadata>(node, "metadata", &mut report),
+            None => Ok(Metadata::default()),
+        };
+        let meta = match decoded {
+            Ok(meta) => meta,
+            Err(error) => {
+                // Still name the object if it says its name, so that its last good version is found.
+                let name = origin
+                    .tree
+                    .get("metadata")
+                    .and_then(|m| m.get("name"))
+                    .and_then(Node::text);
+                let id = name.map(|name| {
+                    let namespace = origin
+                        .tree
+                        .get("metadata")
+                        .and_then(|m| m.get("namespace"))
+                        .and_then(Node::text);
+                    identity(kind, namespace, name)
+                });
+                match &id {
+                    Some(id) => self.objects.broken.insert(id.clone()),
+                    None => self.objects.unreadable.insert(origin.file.clone()),
+                };
+                let position = place(&origin.file, error.mark);
+                self.report(
+                    Severity::Error,
+                    position,
+                    id,
+                    &error.path,
+                    error.problem,
+                    "correct this field".to_owned(),
+                );
+                return None;
+            }
+        };
+        if meta.name.is_empty() {
+            self.objects.unreadable.insert(origin.file.clone());
+            let problem = format!("this {kind} has no name");
+            let position = origin.position("metadata.name");
+            self.report(
+                Severity::Error,
+                position,
+                None,
+                "metadata.name",
+                problem,
+                "give it one".to_owned(),
+            );
+            return None;
+        }
+        let id = identity(kind, meta.namespace.as_deref(), &meta.name);
+        self.unread(&id, origin, report);
+        Some((id, meta))
+    }
+
+    fn store<T>(&mut self, head: (ObjectId, Metadata, Origin), table: fn(&mut Objects) -> &mut Table<T>)
+    where
+        T: for<'de> Deserialize<'de>,
+    {
+        let (id, meta, origin) = head;
+        let mut report = Report::default();
+        let body = match decode::<T>(&origin.tree, "", &mut report) {
+            Ok(body) => body,
+            Err(error) => {
+                self.objects.broken.insert(id.clone());
+                let position = place(&origin.file, error.mark);
+                let remedy = "correct this field".to_owned();
+                self.report(Severity::Error, position, Some(id), &error.path, error.problem, remedy);
+                return;
+            }
+        };
+        // What the type itself does not read stands in every object.
+        report
+            .unknown
+            .retain(|(path, _)| !matches!(path.as_str(), "apiVersion" | "kind" | "metadata"));
+        self.unread(&id, &origin, report);
+        let object = Object { id, meta, body, origin };
+        let key = object.key();
+        let Some(first) = table(&mut self.objects).get(&key) else {
+            table(&mut self.objects).insert(key, object);
+            return;
+        };
+        let problem = format!(
+            "this object is already at {}: the first one counts",
+            first.subject().position("")
+        );
+        let finding = object
+            .subject()
+            .finding(Severity::Error, "metadata.name", problem, "remove one of them");
+        self.objects.diagnostics.push(finding);
+    }
+
+    /// Reports the fields nobody reads.
+    fn unread(&mut self, id: &ObjectId, origin: &Origin, report: Report) {
+        for (path, _) in report.unknown {
+            let (problem, remedy) = match judge(id.kind, &without_indexes(&path)) {
+                Unread::Harmless => continue,
+                Unread::NotServed => (
+                    "this field is not served yet: it has no effect".to_owned(),
+                    String::new(),
+                ),
+                Unread::Unknown => (
+                    format!("{} has no such field", id.kind),
+                    "correct its name or remove it".to_owned(),
+                ),
+            };
+            let position = origin.position_of_key(&path);
+            self.report(Severity::Warning, position, Some(id.clone()), &path, problem, remedy);
+        }
+    }
+}
+
+impl Origin {
+    /// Where the key of a field was written, which is what a misspelling is about.
+    fn position_of_key(&self, path: &str) -> Position {
+        place(&self.file, self.tree.locate_key(path))
+    }
+}
+
+fn identity(kind: Kind, namespace: Option<&str>, name: &str) -> ObjectId {
+    let namespace = match kind.namespaced() {
+        true => namespace.filter(|ns| !ns.is_empty()).unwrap_or("default").to_owned(),
+        false => String::new(),
+    };
+    ObjectId {
+        kind,
+        namespace,
+        name: name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        parse(&[Source::new("f.yaml", text)])
+            .diagnostics
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn one_broken_object_never_blocks_another() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: http}]}\n---\n\
+                    apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n---\n}{\n";
+        let objects = parse(&[Source::new("f.yaml", text)]);
+        assert_eq!(objects.services.len(), 1);
+        assert_eq!(
+            objects.diagnostics[0].to_string(),
+            "f.yaml:4:23: error: Service default/a: spec.ports[0].port: expected a whole number, found the text \
+             \"http\" (mend: correct this field)"
+        );
+        assert_eq!(objects.diagnostics.len(), 2);
+    }
+
+    #[test]
+    fn a_misspelled_field_is_a_warning_at_its_key() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  port: 80\n  clusterIP: None\n";
+        assert_eq!(
+            lines(text),
+            [
+                "f.yaml:5:3: warning: Service default/a: spec.port: Service has no such field (mend: correct its name or \
+              remove it)"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_object_given_twice_counts_once_whatever_the_order_of_sources() {
+        let text = |port| {
+            format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{ports: [{{port: {port}}}]}}\n")
+        };
+        let (a, b) = (Source::new("a.yaml", text(1)), Source::new("b.yaml", text(2)));
+        let forth = parse(&[a.clone(), b.clone()]);
+        assert_eq!(forth, parse(&[b, a]));
+        assert_eq!(forth.services.values().next().unwrap().body.spec.ports[0].port, 1);
+        assert!(
+            forth.diagnostics[0]
+                .to_string()
+                .starts_with("b.yaml:3:18: error: Service default/a: metadata.name")
+        );
+    }
+
+    #[test]
+    fn a_list_is_its_items() {
+        let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: x}\n";
+        assert_eq!(parse(&[Source::new("f.yaml", text)]).namespaces.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_object_of_ours_is_named() {
+        let found = lines("kind: X\n---\napiVersion: apps/v1\nkind: Deployment\n---\n[]\n");
+        assert_eq!(found.len(), 3);
+        assert!(found[0].contains("`apiVersion` is missing"), "{found:?}");
+        assert!(found[1].contains("note: kind: apps/v1 Deployment"), "{found:?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What each object is told about itself, as values in the shape of Gateway API statuses.
+//!
+//! Whoever writes them says Accepted and Programmed only after the data plane has the revision.
+
+use crate::objects::ObjectId;
+use std::fmt;
+use std::net::IpAddr;
+
+/// The status of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectStatus {
+    pub object: ObjectId,
+    pub status: Status,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    Class {
+        conditions: Vec<Condition>,
+    },
+    Gateway {
+        conditions: Vec<Condition>,
+        addresses: Vec<IpAddr>,
+        listeners: Vec<ListenerStatus>,
+    },
+    /// One entry for each parentRef that names one of our Gateways.
+    Route {
+        parents: Vec<ParentStatus>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerStatus {
+    pub name: String,
+    /// Route kinds this listener takes.
+    pub supported_kinds: Vec<&'static str>,
+    pub attached_routes: u32,
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentStatus {
+    pub parent: ParentName,
+    pub conditions: Vec<Condition>,
+}
+
+/// A parentRef as the route wrote it, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ParentName {
+    pub namespace: String,
+    pub name: String,
+    pub section: Option<String>,
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for ParentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)?;
+        if let Some(section) = &self.section {
+            write!(f, "/{section}")?;
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub kind: ConditionKind,
+    pub holds: bool,
+    pub reason: &'static str,
+    pub message: String,
+    /// `metadata.generation` of the object this was decided from.
+    pub observed_generation: i64,
+}
+
+/// `type` of a condition. Closed: what the Gateway API names and we set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionKind {
+    Accepted,
+    Conflicted,
+    ResolvedRefs,
+    PartiallyInvalid,
+    Programmed,
+}
+
+impl ConditionKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            ConditionKind::Accepted => "Accepted",
+            ConditionKind::Conflicted => "Conflicted",
+            ConditionKind::ResolvedRefs => "ResolvedRefs",
+            ConditionKind::PartiallyInvalid => "PartiallyInvalid",
+            ConditionKind::Programmed => "Programmed",
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holds = if self.holds { "True" } else { "False" };
+        write!(f, "{}={holds} {}", self.kind.name(), self.reason)?;
+        match self.message.as_str() {
+            "" => Ok(()),
+            message => write!(f, ": {message}"),
+        }
+    }
+}
+
+/// Reasons, in the words of the Gateway API.
+pub mod reason {
+    pub const ACCEPTED: &str = "Accepted";
+    pub const PROGRAMMED: &str = "Programmed";
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    pub const NO_CONFLICTS: &str = "NoConflicts";
+    pub const INVALID: &str = "Invalid";
+    pub const PENDING: &str = "Pending";
+    // Gateway
+    pub const LISTENERS_NOT_VALID: &str = "ListenersNotValid";
+    pub const UNSUPPORTED_ADDRESS: &str = "UnsupportedAddress";
+    pub const ADDRESS_NOT_ASSIGNED: &str = "AddressNotAssigned";
+    // Listener
+    pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
+    pub const UNSUPPORTED_VALUE: &str = "UnsupportedValue";
+    pub const PROTOCOL_CONFLICT: &str = "ProtocolConflict";
+    pub const HOSTNAME_CONFLICT: &str = "HostnameConflict";
+    pub const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
+    pub const INVALID_ROUTE_KINDS: &str = "InvalidRouteKinds";
+    // References
+    pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
+    pub const INVALID_KIND: &str = "InvalidKind";
+    pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
+    // Route
+    pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
+    pub const NOT_ALLOWED_BY_LISTENERS: &str = "NotAllowedByListeners";
+    pub const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
+    pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
+}
