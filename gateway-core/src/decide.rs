@@ -138,14 +138,8 @@ fn stream_rule<'s>(plan: &'s StreamPlan, server_name: Option<&str>) -> Result<&'
     match plan.recognise {
         // A listener without a route is configuration too, and it is not the client's fault.
         Recognise::Nothing => plan.rules.first().ok_or(Refusal::Broken),
-        Recognise::Sni => {
-            // Without a name only a rule for any name is meant.
-            let name = server_name.unwrap_or_default();
-            plan.rules
-                .iter()
-                .find(|rule| rule.hostname.matches(name))
-                .ok_or(Refusal::NoServerName)
-        }
+        // Without a name only a rule for any name is meant.
+        Recognise::Sni => plan.rule(server_name.unwrap_or_default()).ok_or(Refusal::NoServerName),
     }
 }
 

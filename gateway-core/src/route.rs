@@ -16,31 +16,22 @@
 
 pub mod condition;
 pub mod hash;
+pub mod host;
 pub mod path;
 pub mod pattern;
 pub mod prefix;
 pub mod request;
 
 use crate::ids::RuleId;
-use crate::ir::{HostPattern, RuleName, VirtualHost};
-use hash::FixedState;
+use crate::ir::{RuleName, VirtualHost};
+pub use host::HostIndex;
 use path::PathTable;
 pub use pattern::{Pattern, PatternError};
 pub use request::{Fields, RequestHead};
-use std::collections::HashMap;
-
-/// A host longer than this is looked up as "any host" only: no DNS name is (RFC 1035 2.3.4), and each of its labels
-/// would cost a lookup.
-pub const HOST_BYTES_MAX: usize = 255;
 
 /// The virtual hosts of one Gateway API listener, compiled.
 #[derive(Debug, Default)]
-pub struct HostTable {
-    exact: HashMap<Box<str>, Tiers, FixedState>,
-    /// By `.suffix`.
-    suffixes: HashMap<Box<str>, Tiers, FixedState>,
-    any: Tiers,
-}
+pub struct HostTable(HostIndex<Tiers>);
 
 /// The tables of one hostname, in the order to try them. More than one when routes with different hostnames of their
 /// own meet the listener's in the same one.
@@ -59,12 +50,7 @@ impl HostTable {
     pub fn compile(hosts: &[VirtualHost], id: impl Fn(&RuleName) -> Option<RuleId>) -> Self {
         let mut table = Self::default();
         for host in hosts {
-            let tiers = match &host.hostname {
-                HostPattern::Exact(name) => table.exact.entry(name.as_str().into()).or_default(),
-                HostPattern::Suffix(suffix) => table.suffixes.entry(suffix.as_str().into()).or_default(),
-                HostPattern::Any => &mut table.any,
-            };
-            tiers.push(PathTable::compile(&host.rules, &id));
+            table.0.entry(&host.hostname).push(PathTable::compile(&host.rules, &id));
         }
         table
     }
@@ -75,33 +61,10 @@ impl HostTable {
     }
 
     fn find_tallied<F: Fields>(&self, head: &RequestHead<'_, F>, tally: &mut impl Tally) -> Option<Matched> {
-        if head.host.len() <= HOST_BYTES_MAX {
-            if let Some(found) = ask(self.exact.get(head.host), head, tally) {
-                return Some(found);
-            }
-            for at in suffix_starts(head.host, self.suffixes.is_empty()) {
-                if let Some(found) = ask(self.suffixes.get(&head.host[at..]), head, tally) {
-                    return Some(found);
-                }
-            }
-        }
-        ask(Some(&self.any), head, tally)
+        self.0.ask(head.host, tally, |tiers, tally| {
+            tiers.iter().find_map(|paths| paths.find(head, tally))
+        })
     }
-}
-
-fn ask<F: Fields>(tiers: Option<&Tiers>, head: &RequestHead<'_, F>, tally: &mut impl Tally) -> Option<Matched> {
-    tally.step();
-    tiers?.iter().find_map(|paths| paths.find(head, tally))
-}
-
-/// Where the wildcard suffixes of a host begin, longest first: at every dot but a leading one.
-fn suffix_starts(host: &str, none: bool) -> impl Iterator<Item = usize> {
-    let host = if none { "" } else { host };
-    host.bytes()
-        .enumerate()
-        .skip(1)
-        .filter(|(_, byte)| *byte == b'.')
-        .map(|(at, _)| at)
 }
 
 /// Counts the steps of a lookup: nothing in production, a number in tests.

@@ -8,7 +8,7 @@ use crate::ir::{
     BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, ListenerName, Readiness,
     Recognise, Revision, RouteKind, RuleName, ServiceName, Timeouts, UpstreamProtocol,
 };
-use crate::route::HostTable;
+use crate::route::{HostIndex, HostTable};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::net::{IpAddr, SocketAddr};
@@ -114,6 +114,17 @@ pub struct StreamPlan {
     pub recognise: Recognise,
     /// Most specific hostname first.
     pub rules: Vec<StreamRulePlan>,
+    /// The first rule of each hostname.
+    pub by_name: HostIndex<Option<usize>>,
+}
+
+impl StreamPlan {
+    /// The rule for a server name (lower case; empty if the client gave none): of the most specific hostname that
+    /// matches, the first.
+    pub fn rule(&self, server_name: &str) -> Option<&StreamRulePlan> {
+        self.by_name
+            .ask(server_name, &mut (), |first, _| self.rules.get((*first)?))
+    }
 }
 
 #[derive(Debug)]

@@ -72,7 +72,7 @@ fn configuration() -> Ir {
             kind: RouteKind::Http,
             matches: vec![matches(
                 path,
-                (n % 2 == 0).then(|| ValueMatch::Regex("[a-z]{1,9}".to_owned())),
+                n.is_multiple_of(2).then(|| ValueMatch::Regex("[a-z]{1,9}".to_owned())),
             )],
             filters: Vec::new(),
             destinations: vec![destination("a", 3), destination("b", 1)],

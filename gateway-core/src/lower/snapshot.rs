@@ -9,7 +9,7 @@ use crate::ir::{
     BalancePolicy, Destination, HttpRule, HttpRules, HttpScope, Ir, Plane, Readiness, Revision, Service, StreamRule,
     StreamRules, Transport, UpstreamProtocol, Weighted,
 };
-use crate::route::HostTable;
+use crate::route::{HostIndex, HostTable};
 use crate::snapshot::{
     DestinationPlan, DestinationTo, EndpointPlan, HttpPlan, ListenerPlan, RulePlan, ScopePlan, Serve, ServicePlan,
     Snapshot, StreamPlan, StreamRulePlan,
@@ -192,9 +192,15 @@ fn stream_plan(stream: &StreamRules, ids: &Ids) -> StreamPlan {
             destinations: rule.destinations.iter().map(|of| stream_destination(of, ids)).collect(),
         })
     };
+    let rules: Vec<StreamRulePlan> = rules.into_iter().filter_map(rule_plan).collect();
+    let mut by_name = HostIndex::<Option<usize>>::default();
+    for (index, rule) in rules.iter().enumerate() {
+        by_name.entry(&rule.hostname).get_or_insert(index);
+    }
     StreamPlan {
         recognise: stream.recognise,
-        rules: rules.into_iter().filter_map(rule_plan).collect(),
+        rules,
+        by_name,
     }
 }
 

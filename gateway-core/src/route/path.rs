@@ -9,8 +9,8 @@ use crate::ir::{HttpRule, PathMatch, RuleName};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-/// Different path patterns of one hostname. They are tried one by one, so more can not be had; those beyond, in order
-/// of precedence, never match (the compiler reports them).
+/// Matches by path pattern of one hostname. They are tried one by one, so more are not to be had: those beyond, in
+/// order of precedence, never match.
 pub const PATTERNS_MAX: usize = 1024;
 
 /// Paths to the rules that may serve them.
@@ -21,7 +21,7 @@ pub struct PathTable {
     /// By `Entry::value`.
     by_prefix: Vec<Candidates>,
     /// In order of precedence; none of them sees a request that a longer prefix than `/` takes.
-    patterns: Vec<(Pattern, Candidates)>,
+    patterns: Vec<(Pattern, Candidate)>,
 }
 
 /// The rules of one path in the order to ask them.
@@ -31,16 +31,16 @@ impl PathTable {
     pub fn compile(rules: &[HttpRule], id: impl Fn(&RuleName) -> Option<RuleId>) -> Self {
         let mut exact: BTreeMap<&[u8], Candidates> = BTreeMap::new();
         let mut prefixes: BTreeMap<&[u8], Candidates> = BTreeMap::new();
-        let mut patterns: BTreeMap<(Reverse<usize>, &str), Candidates> = BTreeMap::new();
+        let mut patterns: Vec<(&str, Candidate)> = Vec::new();
         for rule in rules {
             let Some(rule_id) = id(&rule.name) else { continue };
             for matches in &rule.matches {
-                let candidates = match &matches.path {
-                    PathMatch::Exact(path) => exact.entry(path.as_bytes()).or_default(),
-                    PathMatch::Prefix(prefix) => prefixes.entry(prefix_key(prefix)).or_default(),
-                    PathMatch::Regex(pattern) => patterns.entry((Reverse(pattern.len()), pattern)).or_default(),
-                };
-                candidates.push(Candidate::compile(rule_id, matches));
+                let candidate = Candidate::compile(rule_id, matches);
+                match &matches.path {
+                    PathMatch::Exact(path) => exact.entry(path.as_bytes()).or_default().push(candidate),
+                    PathMatch::Prefix(prefix) => prefixes.entry(prefix_key(prefix)).or_default().push(candidate),
+                    PathMatch::Regex(pattern) => patterns.push((pattern, candidate)),
+                }
             }
         }
         Self {
@@ -50,11 +50,7 @@ impl PathTable {
                 .into_iter()
                 .map(|(path, candidates)| (path.into(), ranked(candidates)))
                 .collect(),
-            patterns: patterns
-                .into_iter()
-                .filter_map(|((_, pattern), candidates)| Some((Pattern::new(pattern).ok()?, ranked(candidates))))
-                .take(PATTERNS_MAX)
-                .collect(),
+            patterns: compiled(patterns),
         }
     }
 
@@ -86,17 +82,31 @@ impl PathTable {
     }
 
     fn of_patterns<F: Fields>(&self, head: &RequestHead<'_, F>, tally: &mut impl Tally) -> Option<Matched> {
-        let rule = self.patterns.iter().find_map(|(pattern, rules)| {
+        let (_, candidate) = self.patterns.iter().find(|(pattern, candidate)| {
             tally.step();
-            pattern.matches(head.path).then(|| first(rules, head, tally)).flatten()
+            candidate.accepts(head) && pattern.matches(head.path)
         })?;
-        Some(Matched { rule, prefix_len: 0 })
+        Some(Matched {
+            rule: candidate.rule,
+            prefix_len: 0,
+        })
     }
 }
 
 /// A prefix without its trailing `/`, which has no meaning (Gateway API PathPrefix).
 fn prefix_key(prefix: &str) -> &[u8] {
     prefix.trim_end_matches('/').as_bytes()
+}
+
+/// Longer patterns first, then as for any path. What can not be compiled is left out: it never matches.
+fn compiled(mut patterns: Vec<(&str, Candidate)>) -> Vec<(Pattern, Candidate)> {
+    patterns.sort_by_key(|(pattern, candidate)| (Reverse(pattern.len()), candidate.precedence()));
+    let mut known: BTreeMap<&str, Option<Pattern>> = BTreeMap::new();
+    let compile = |(pattern, candidate)| {
+        let pattern = known.entry(pattern).or_insert_with(|| Pattern::new(pattern).ok());
+        Some((pattern.clone()?, candidate))
+    };
+    patterns.into_iter().filter_map(compile).take(PATTERNS_MAX).collect()
 }
 
 /// Stable: ties keep the order given.

@@ -1,7 +1,8 @@
 //! The tables against a naive truth: every match that holds, sorted by precedence, first wins.
 
+use super::host::HOST_BYTES_MAX;
 use super::*;
-use crate::ir::{FieldMatch, HttpMatch, HttpRule, PathMatch, RouteKind, Timeouts, ValueMatch};
+use crate::ir::{FieldMatch, HostPattern, HttpMatch, HttpRule, PathMatch, RouteKind, Timeouts, ValueMatch};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 
@@ -209,6 +210,18 @@ fn a_pattern_that_can_not_be_compiled_never_matches() {
         },
     ]);
     assert_eq!(find(&table, "GET h/", &[("a", "(")], &mut ()), None);
+}
+
+/// Found by chance: the order of their texts decided.
+#[test]
+fn patterns_of_equal_length_rank_by_their_conditions_and_then_by_order() {
+    let put = HttpMatch {
+        method: Some("PUT".to_owned()),
+        ..regex("/.*b")
+    };
+    let table = any_host(vec![regex("/a.*"), regex("/.*c"), put]);
+    check(&table, "GET h/abc", Some((0, 0)));
+    check(&table, "PUT h/ab", Some((2, 0)));
 }
 
 /// Steps of a lookup, at worst, over hits and misses in a table of `routes` routes.
