@@ -27,9 +27,50 @@
 //! * A request sees one snapshot: the one that was current when its head was complete.
 //! * No allocation per request once warm (asserted by a test with a counting allocator).
 
+mod connection;
+mod connections;
+mod control;
+mod drain;
+mod edit;
+mod fail;
+mod finish;
+mod forward;
+mod guard;
+mod http1;
+mod http2;
+mod idmap;
+mod leg;
+mod life;
+mod out;
+mod path;
+mod pool;
+mod pump;
+mod read;
+mod reply;
+mod request;
+mod response;
+mod revisions;
+mod stream;
+mod timer;
+mod upstream;
+mod view;
+
+use self::connection::{Closing, Connection, Role};
+use self::connections::{Connections, Turn, at};
+use self::finish::Finished;
+use self::out::Written;
+use self::pool::{Lists, Pool};
+use self::revisions::Revisions;
+pub(crate) use self::stream::Facts;
+use self::stream::{DOWN, Streams};
+use self::timer::{Timed, TimerId, Wheel};
+use self::upstream::EndpointPool;
+use crate::head::FieldList;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use gateway_core::fault::Refusal;
+use gateway_core::balance::Balancers;
+use gateway_core::fault::{Fault, Refusal};
 use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::ir::UpstreamProtocol;
 use gateway_core::model::{ConnectionView, StreamView};
@@ -84,7 +125,12 @@ pub enum DownstreamProtocol {
 pub enum Action {
     /// Open a socket for this new upstream connection; then call `connected` or `connect_failed`. Its frames are
     /// already being queued. The engine times the connect itself.
-    Connect { conn: ConnId, endpoint: EndpointId, addr: SocketAddr, protocol: UpstreamProtocol },
+    Connect {
+        conn: ConnId,
+        endpoint: EndpointId,
+        addr: SocketAddr,
+        protocol: UpstreamProtocol,
+    },
     /// Close the socket. After this the slot may be given again at once.
     /// `reset`: abort (RST) instead of closing in order.
     Close { conn: ConnId, reset: bool },
@@ -112,85 +158,241 @@ pub struct EngineConfig {
 }
 
 /// One worker's connections and streams.
-pub struct Engine {}
+pub struct Engine {
+    config: EngineConfig,
+    limits: Limits,
+    /// The moment of the call under way.
+    now: Moment,
+    revisions: Revisions,
+    balancers: Balancers,
+    connections: Connections,
+    streams: Streams,
+    /// Connections to endpoints, by `EndpointId`.
+    pools: Vec<EndpointPool>,
+    turn: Turn,
+    timers: Wheel,
+    finished: Vec<Finished>,
+    metrics: Metrics,
+    draining: bool,
+    /// Bytes that `restore` gave back and `received` will see again.
+    restored: usize,
+    serial: u64,
+    request_counter: u64,
+    // Spare memory and scratch buffers; nothing in them lives across calls.
+    pool: Pool,
+    lists: Lists,
+    edited: FieldList,
+    host: String,
+    text: Vec<u8>,
+    texts: [String; 5],
+    indices: Vec<u32>,
+}
 
-#[expect(unused_variables, clippy::todo, reason = "interface first")]
 impl Engine {
     pub fn new(config: EngineConfig, snapshot: Arc<Snapshot>, now: Moment) -> Self {
-        todo!()
+        Self {
+            limits: config.limits.clone(),
+            config,
+            now,
+            revisions: Revisions::new(snapshot),
+            balancers: Balancers::default(),
+            connections: Connections::default(),
+            streams: Streams::default(),
+            pools: Vec::new(),
+            turn: Turn::default(),
+            timers: Wheel::new(now),
+            finished: Vec::new(),
+            metrics: Metrics::default(),
+            draining: false,
+            restored: 0,
+            serial: 0,
+            request_counter: 0,
+            pool: Pool::default(),
+            lists: Lists::default(),
+            edited: FieldList::new(),
+            host: String::new(),
+            text: Vec::new(),
+            texts: Default::default(),
+            indices: Vec::new(),
+        }
     }
 
     /// New requests see this snapshot; streams under way keep theirs. Connections to endpoints that left are closed
     /// when their last stream ends.
     pub fn publish(&mut self, snapshot: Arc<Snapshot>, now: Moment) {
-        todo!()
+        self.now = now;
+        let gone: Vec<ConnId> = self
+            .connections
+            .iter()
+            .filter(|c| {
+                c.endpoint()
+                    .is_some_and(|id| snapshot.endpoint(id).is_none_or(|endpoint| endpoint.addr != c.peer))
+            })
+            .map(|c| c.id)
+            .collect();
+        self.revisions.publish(snapshot);
+        for id in gone {
+            self.with(id, |engine, c| engine.retire(c));
+        }
     }
 
     /// A downstream connection is there.
     pub fn accept(&mut self, accepted: Accepted, now: Moment) -> Result<ConnId, Refusal> {
-        todo!()
+        self.now = now;
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        if self.downstream_len() >= self.limits.connections_max {
+            return Err(Refusal::TooMany);
+        }
+        let listener = accepted.listener;
+        let protocol = accepted.protocol;
+        let id = self.connections.reserve();
+        let serial = self.next_serial();
+        let mut c = Box::new(Connection::downstream(id, serial, accepted, &self.limits, now));
+        match protocol {
+            DownstreamProtocol::Http2 => self.start_http2(&mut c),
+            DownstreamProtocol::Http1 | DownstreamProtocol::Detect => {}
+        }
+        self.arm_timer(&mut c);
+        self.metrics.downstream_opened(listener);
+        self.connections.put(c);
+        Ok(id)
     }
 
     /// Copies the unparsed rest of the last chunk to the front of `buf` and forgets it; returns its length
     /// (less than `RESTORE_MAX`). Always followed by `received` with at least these bytes.
     pub fn restore(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
-        todo!()
+        let Some(c) = self.connections.get_mut(conn) else {
+            return 0;
+        };
+        let len = c.leftover.len();
+        buf[..len].copy_from_slice(&c.leftover);
+        self.pool.put(&mut c.leftover);
+        self.restored = len;
+        len
     }
 
     /// Bytes came (TLS removed).
     pub fn received(&mut self, conn: ConnId, chunk: &[u8], now: Moment) {
-        todo!()
+        self.now = now;
+        debug_assert!(
+            self.turn.borrowers.is_empty(),
+            "borrowers are written before the next chunk is parsed"
+        );
+        let new = chunk.len() - std::mem::take(&mut self.restored);
+        self.metrics.bytes_received += new as u64;
+        self.with(conn, |engine, c| {
+            c.bytes_in += new as u64;
+            c.active = now;
+            if let Role::Upstream { answered, .. } = &mut c.role {
+                *answered = true;
+            }
+            engine.feed(c, chunk);
+        });
     }
 
     /// Whether the engine wants more bytes from this connection; when not (HTTP/1.1 backpressure), the driver stops
     /// reading and resumes when `next_resumed` names it.
     pub fn wants_read(&self, conn: ConnId) -> bool {
-        todo!()
+        self.connections.get(conn).is_some_and(Connection::wants_read)
     }
 
     /// A connection that is to be read again though its socket may report no new edge.
     pub fn next_resumed(&mut self) -> Option<ConnId> {
-        todo!()
+        self.turn.resumed.pop()
     }
 
     /// The peer finished sending (FIN, or TLS close_notify).
     pub fn ended(&mut self, conn: ConnId, now: Moment) {
-        todo!()
+        self.now = now;
+        self.restored = 0;
+        self.with(conn, Engine::on_end);
     }
 
     /// The socket is broken.
     pub fn lost(&mut self, conn: ConnId, now: Moment) {
-        todo!()
+        self.now = now;
+        self.restored = 0;
+        self.with(conn, |engine, c| engine.kill(c, true));
     }
 
     /// An upstream socket is connected.
     pub fn connected(&mut self, conn: ConnId, now: Moment) {
-        todo!()
+        self.now = now;
+        self.with(conn, |engine, c| {
+            if let Role::Upstream { connecting, .. } = &mut c.role {
+                *connecting = false;
+            }
+            c.active = now;
+            engine.arm_timer(c);
+            engine.turn.mark(c);
+            let id = c.id;
+            engine.open_waiting(c, id);
+            engine.open_http1(c);
+        });
     }
 
     /// An upstream socket could not be connected.
     pub fn connect_failed(&mut self, conn: ConnId, now: Moment) {
-        todo!()
+        self.now = now;
+        self.with(conn, |engine, c| engine.kill(c, true));
     }
 
     /// A socket that was full takes bytes again.
     pub fn writable(&mut self, conn: ConnId, now: Moment) {
-        todo!()
+        self.now = now;
+        if let Some(c) = self.connections.get_mut(conn)
+            && c.blocked
+        {
+            c.blocked = false;
+            self.turn.mark(c);
+        }
     }
 
     /// Next thing to do with sockets.
     pub fn next_action(&mut self) -> Option<Action> {
-        todo!()
+        let action = self.turn.actions.pop_front()?;
+        match action {
+            Action::Close { conn, .. } => self.connections.free(conn),
+            Action::Connect { .. } => {}
+        }
+        Some(action)
     }
 
     /// Next connection whose output references the current chunk.
     pub fn next_borrower(&mut self) -> Option<ConnId> {
-        todo!()
+        while let Some(id) = self.turn.borrowers.pop() {
+            if self.connections.get(id).is_some_and(|c| c.out.borrows()) {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// Next connection with something to write at the end of the turn.
     pub fn next_dirty(&mut self) -> Option<ConnId> {
-        todo!()
+        while let Some(id) = self.turn.dirty.pop() {
+            let Some(c) = self.connections.get_mut(id) else {
+                continue;
+            };
+            if !std::mem::take(&mut c.dirty) {
+                continue;
+            }
+            match c.closing {
+                Closing::Now => self.with(id, |engine, c| engine.kill(c, true)),
+                Closing::AfterFlush if c.out.is_empty() || c.is_connecting() => {
+                    self.with(id, |engine, c| engine.kill(c, false));
+                }
+                Closing::No | Closing::AfterFlush => {
+                    let something = !c.out.is_empty() || c.has_waiting();
+                    if something && !c.blocked && !c.is_connecting() {
+                        return Some(id);
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Hands the connection's output to `write`, in as few calls as it takes. `chunk` is what the last `received` got
@@ -200,50 +402,159 @@ impl Engine {
         conn: ConnId,
         chunk: &[u8],
         now: Moment,
-        write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Transmitted {
-        todo!()
+        self.now = now;
+        let Some(mut c) = self.connections.take(conn) else {
+            return Transmitted::Lost;
+        };
+        let before = c.bytes_out;
+        let transmitted = self.transmit_all(&mut c, chunk, &mut write);
+        self.metrics.bytes_sent += c.bytes_out - before;
+        if !c.dead {
+            self.connections.put(c);
+        }
+        transmitted
+    }
+
+    fn transmit_all(
+        &mut self,
+        c: &mut Connection,
+        chunk: &[u8],
+        write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Transmitted {
+        if c.is_connecting() {
+            return Transmitted::Blocked;
+        }
+        loop {
+            match c.out.write(chunk, &mut self.pool, &mut c.bytes_out, write) {
+                Written::Everything => c.blocked = false,
+                Written::Blocked => {
+                    c.blocked = true;
+                    if c.closing != Closing::No && c.timer == TimerId::NONE {
+                        self.arm_timer(c);
+                    }
+                    return Transmitted::Blocked;
+                }
+                Written::Lost => {
+                    self.kill(c, true);
+                    return Transmitted::Lost;
+                }
+            }
+            if c.closing != Closing::No {
+                self.kill(c, c.closing == Closing::Now);
+                return Transmitted::Drained;
+            }
+            self.pump_ring(c);
+            if c.out.is_empty() {
+                return Transmitted::Drained;
+            }
+        }
     }
 
     /// Gives every request finished since the last call to `sink`; the borrowed texts live only for the call.
     pub fn take_outcomes(&mut self, sink: impl FnMut(&Outcome<'_>)) {
-        todo!()
+        self.drain_outcomes(sink);
     }
 
     /// When `handle_timeout` is next due.
     pub fn poll_timeout(&self) -> Option<Moment> {
-        todo!()
+        self.timers.next()
     }
 
-    /// Deadlines, connect timeouts, idle connections, decay of the flood guards.
+    /// Deadlines, connect timeouts, idle connections, steps of the farewell.
     pub fn handle_timeout(&mut self, now: Moment) {
-        todo!()
+        self.now = now;
+        while let Some(timed) = self.timers.expire(now) {
+            match timed {
+                Timed::Stream(index) => {
+                    self.streams[index].timer = TimerId::NONE;
+                    if let Some(conn) = self.streams[index].legs[DOWN].conn {
+                        self.with(conn, |engine, c| engine.fail(c, index, Fault::DeadlineExceeded));
+                    }
+                }
+                Timed::Connection(index) => self.with(ConnId(index), Engine::on_connection_timer),
+            }
+        }
     }
 
-    /// Stop taking new work: two-step GOAWAY, `connection: close`, idle connections close at once.
+    /// Stop taking new work: two-step GOAWAY, `connection: close`. Connections close as their last stream ends; call
+    /// it once, and go on with the turns until `live` says zero.
     pub fn drain(&mut self, now: Moment) {
-        todo!()
+        self.now = now;
+        self.drain_all();
     }
 
     /// Downstream connections and streams that are live.
     pub fn live(&self) -> (usize, usize) {
-        todo!()
+        (self.downstream_len(), self.streams.live())
     }
 
-    pub fn metrics(&self) -> &crate::metrics::Metrics {
-        todo!()
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Every live connection, for the admin.
     pub fn connections(&self, now: Moment) -> Vec<ConnectionView> {
-        todo!()
+        self.connection_views(now)
     }
 
     /// Every live stream, for the admin.
     pub fn streams(&self, now: Moment) -> Vec<StreamView> {
-        todo!()
+        self.stream_views(now)
     }
+
+    fn downstream_len(&self) -> usize {
+        self.metrics.downstream_connections_active as usize
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+}
+
+/// An id for a request that came without: unique in the process, and over processes as far as the seed is. Written
+/// like a UUID of version 4, because that is what people's tools recognise.
+fn request_id(seed: u64, worker: u16, counter: u64) -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let high = scatter(seed ^ (u64::from(worker) << 48) ^ counter);
+    let low = scatter(high ^ seed.rotate_left(32));
+    let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (place, byte) in text.iter_mut().enumerate() {
+        if !matches!(place, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *byte = DIGITS[(bits >> shift) as usize & 15];
+        }
+    }
+    text
+}
+
+/// A bijection on 64 bits that mixes well (SplitMix64's finisher).
+fn scatter(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// Upper bound of what `restore` gives back: an unfinished HTTP/2 frame or HTTP/1.1 head.
 pub const RESTORE_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::request_id;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn request_ids_look_like_uuids_and_differ() {
+        let ids: BTreeSet<_> = (0..10_000).map(|counter| request_id(7, 3, counter)).collect();
+        assert_eq!(ids.len(), 10_000);
+        for id in ids {
+            assert_eq!((id[8], id[14]), (b'-', b'4'));
+            assert!(matches!(id[19], b'8' | b'9' | b'a' | b'b'));
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub struct Limits {
     pub control_bytes_max: usize,
     /// Endpoints tried for one request that was provably not processed.
     pub attempts_max: u8,
+    /// Body bytes of a request kept until its response begins, so that it can be tried again, per stream.
+    pub replay_bytes_max: usize,
     pub connect_timeout: Duration,
     /// A downstream connection without a stream is closed after this.
     pub idle_timeout: Duration,
@@ -71,6 +73,7 @@ impl Default for Limits {
             made_resets_per_second_max: 200,
             control_bytes_max: 1024 * 1024,
             attempts_max: 3,
+            replay_bytes_max: 16 * 1024,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(300),
             head_timeout: Duration::from_secs(15),

@@ -1,0 +1,254 @@
+//! A connection: its side, its output, its codec and where it stands in its life.
+//!
+//! A connection is killed once: its streams end or move on, its slot empties, `Action::Close` is queued; only when
+//! the driver took that action may the slot be given again.
+
+use super::http1::Http1;
+use super::http2::Http2;
+use super::out::Out;
+use super::timer::TimerId;
+use super::{Accepted, ConnId, DownstreamProtocol};
+use crate::limits::Limits;
+use gateway_core::ids::{EndpointId, ListenerId};
+use gateway_core::ir::UpstreamProtocol;
+use gateway_core::model::Side;
+use gateway_core::time::Moment;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+
+/// How a connection is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Closing {
+    #[default]
+    No,
+    /// Nothing more is read; what is queued goes out first.
+    AfterFlush,
+    /// As soon as no connection is out of its slot.
+    Now,
+}
+
+/// How far the two-step farewell went (RFC 9113 6.8).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Farewell {
+    #[default]
+    None,
+    /// GOAWAY with the highest id: open nothing new, what is on its way is still served.
+    Announced,
+    /// GOAWAY with the last id served.
+    Final,
+}
+
+/// What is spoken.
+pub enum Codec {
+    /// Not enough bytes yet to tell HTTP/2's preface from HTTP/1.1.
+    Detecting,
+    Http2(Box<Http2>),
+    Http1(Box<Http1>),
+}
+
+/// What only one side has.
+pub enum Role {
+    Downstream {
+        listener: ListenerId,
+        tls: bool,
+        server_name: Option<String>,
+        /// The peer's address as `x-forwarded-for` says it.
+        peer_text: PeerText,
+    },
+    Upstream {
+        endpoint: EndpointId,
+        protocol: UpstreamProtocol,
+        /// The socket is not connected yet: no stream is opened on it.
+        connecting: bool,
+        /// Takes no new streams: it was told GOAWAY, its endpoint left, or it is out of ids.
+        leaving: bool,
+        /// Something came from the endpoint.
+        answered: bool,
+    },
+}
+
+/// One connection.
+pub struct Connection {
+    pub id: ConnId,
+    /// Unique in the worker for the life of the process.
+    pub serial: u64,
+    pub role: Role,
+    pub codec: Codec,
+    pub out: Out,
+    /// The beginning of a frame or head whose rest has not come.
+    pub leftover: Vec<u8>,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub opened: Moment,
+    /// When bytes came last.
+    pub active: Moment,
+    pub timer: TimerId,
+    pub closing: Closing,
+    /// It is gone; the slot stays empty.
+    pub dead: bool,
+    /// It is in the list of connections to be written.
+    pub dirty: bool,
+    /// The socket is full.
+    pub blocked: bool,
+    pub farewell: Farewell,
+    /// Live streams, waiting ones included, and streams ever opened.
+    pub streams: u32,
+    pub streams_total: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+impl Connection {
+    pub fn downstream(id: ConnId, serial: u64, accepted: Accepted, limits: &Limits, now: Moment) -> Self {
+        let codec = match accepted.protocol {
+            DownstreamProtocol::Http2 => Codec::Http2(Box::new(Http2::new(Side::Downstream, limits))),
+            DownstreamProtocol::Http1 => Codec::Http1(Box::new(Http1::new(Side::Downstream))),
+            DownstreamProtocol::Detect => Codec::Detecting,
+        };
+        let role = Role::Downstream {
+            listener: accepted.listener,
+            tls: accepted.tls.is_some(),
+            server_name: accepted.tls.and_then(|tls| tls.server_name),
+            peer_text: PeerText::new(accepted.peer.ip()),
+        };
+        Self::new(id, serial, role, codec, accepted.peer, accepted.local, now)
+    }
+
+    pub fn upstream(
+        id: ConnId,
+        serial: u64,
+        endpoint: EndpointId,
+        addr: SocketAddr,
+        protocol: UpstreamProtocol,
+        limits: &Limits,
+        now: Moment,
+    ) -> Self {
+        let codec = match protocol {
+            UpstreamProtocol::H2c => Codec::Http2(Box::new(Http2::new(Side::Upstream, limits))),
+            UpstreamProtocol::Http1 => Codec::Http1(Box::new(Http1::new(Side::Upstream))),
+        };
+        let role = Role::Upstream {
+            endpoint,
+            protocol,
+            connecting: true,
+            leaving: false,
+            answered: false,
+        };
+        let local = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::new(id, serial, role, codec, addr, local, now)
+    }
+
+    fn new(
+        id: ConnId,
+        serial: u64,
+        role: Role,
+        codec: Codec,
+        peer: SocketAddr,
+        local: SocketAddr,
+        now: Moment,
+    ) -> Self {
+        Self {
+            id,
+            serial,
+            role,
+            codec,
+            out: Out::default(),
+            leftover: Vec::new(),
+            peer,
+            local,
+            opened: now,
+            active: now,
+            timer: TimerId::NONE,
+            closing: Closing::No,
+            dead: false,
+            dirty: false,
+            blocked: false,
+            farewell: Farewell::None,
+            streams: 0,
+            streams_total: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    #[inline]
+    pub fn side(&self) -> Side {
+        match self.role {
+            Role::Downstream { .. } => Side::Downstream,
+            Role::Upstream { .. } => Side::Upstream,
+        }
+    }
+
+    #[inline]
+    pub fn is_downstream(&self) -> bool {
+        matches!(self.role, Role::Downstream { .. })
+    }
+
+    pub fn endpoint(&self) -> Option<EndpointId> {
+        match self.role {
+            Role::Downstream { .. } => None,
+            Role::Upstream { endpoint, .. } => Some(endpoint),
+        }
+    }
+
+    #[inline]
+    pub fn is_connecting(&self) -> bool {
+        matches!(self.role, Role::Upstream { connecting: true, .. })
+    }
+
+    /// Whether a payload in the chunk may be referenced: it will be written before the chunk is reused.
+    #[inline]
+    pub fn may_borrow(&self) -> bool {
+        !self.blocked && !self.is_connecting()
+    }
+
+    pub fn protocol_name(&self) -> &'static str {
+        match self.codec {
+            Codec::Detecting => "tcp",
+            Codec::Http2(_) => "h2",
+            Codec::Http1(_) => "h1",
+        }
+    }
+}
+
+/// An IP address as text, without allocation. IPv4-mapped addresses are IPv4.
+#[derive(Clone, Copy)]
+pub struct PeerText {
+    bytes: [u8; 45],
+    len: u8,
+}
+
+impl PeerText {
+    pub fn new(ip: IpAddr) -> Self {
+        let mut bytes = [0; 45];
+        let mut rest = &mut bytes[..];
+        // The longest textual address has 45 bytes (RFC 4291 2.2 with an embedded IPv4).
+        let _ = write!(rest, "{}", ip.to_canonical());
+        let len = 45 - rest.len() as u8;
+        Self { bytes, len }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PeerText;
+
+    #[test]
+    fn addresses_are_written_as_clients_know_them() {
+        for (ip, text) in [
+            ("198.18.1.2", "198.18.1.2"),
+            ("::ffff:198.18.1.2", "198.18.1.2"),
+            ("2001:2:0:1::2", "2001:2:0:1::2"),
+            (
+                "1111:2222:3333:4444:5555:6666:7777:8888",
+                "1111:2222:3333:4444:5555:6666:7777:8888",
+            ),
+        ] {
+            assert_eq!(PeerText::new(ip.parse().unwrap()).as_bytes(), text.as_bytes());
+        }
+    }
+}

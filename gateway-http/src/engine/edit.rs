@@ -1,0 +1,116 @@
+//! Filters at work on heads, once per attempt and once per response.
+//!
+//! A request that no filter touches is encoded from the list it came in; only an edited one is copied.
+
+use super::Engine;
+use super::path;
+use crate::grpc::TimeoutText;
+use crate::head::{FieldList, Token};
+use gateway_core::filter;
+use gateway_core::ir::{FieldEdits, Filter, Rewrite};
+use gateway_core::time::Moment;
+use std::time::Duration;
+
+/// `grpc-timeout` is left as it came while less than this has passed.
+const ELAPSED_MIN: Duration = Duration::from_millis(1);
+
+impl Engine {
+    /// Makes the head of this attempt in `self.edited`; `false` when the stream's own head goes as it is.
+    pub(super) fn edit_request(&mut self, index: u32) -> bool {
+        let stream = &self.streams[index];
+        let (Some(forward), Some(revision)) = (stream.forward, stream.revision) else {
+            return false;
+        };
+        let Some(rule) = self.revisions.get(revision).rule(forward.rule) else {
+            return false;
+        };
+        let destination = rule.destinations.get(usize::from(forward.destination));
+        let more = destination.map_or(&[][..], |destination| &destination.filters);
+        let timeout = remaining_timeout(stream.grpc_timeout, stream.started, stream.deadline, self.now);
+        if rule.filters.is_empty() && more.is_empty() && timeout.is_none() {
+            return false;
+        }
+        self.edited.clear();
+        for field in stream.head.fields() {
+            self.edited.push_copy(field, stream.head.name_value(field));
+        }
+        if let Some(timeout) = timeout {
+            self.edited
+                .set_known(Token::GRPC_TIMEOUT, TimeoutText::new(timeout).as_bytes());
+        }
+        for filter in rule.filters.iter().chain(more) {
+            match filter {
+                Filter::RequestHeaders(edits) => apply(edits, &mut self.edited),
+                Filter::Rewrite(to) => rewrite(to, usize::from(forward.prefix_len), &mut self.edited, &mut self.text),
+                // The one acts on responses, the other has answered.
+                Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+            }
+        }
+        true
+    }
+
+    /// Applies the response filters of the stream's rule.
+    pub(super) fn edit_response(&mut self, index: u32, fields: &mut FieldList) {
+        let stream = &self.streams[index];
+        let (Some(forward), Some(revision)) = (stream.forward, stream.revision) else {
+            return;
+        };
+        let Some(rule) = self.revisions.get(revision).rule(forward.rule) else {
+            return;
+        };
+        let destination = rule.destinations.get(usize::from(forward.destination));
+        let more = destination.map_or(&[][..], |destination| &destination.filters);
+        for filter in rule.filters.iter().chain(more) {
+            match filter {
+                Filter::ResponseHeaders(edits) => apply(edits, fields),
+                Filter::RequestHeaders(_) | Filter::Rewrite(_) | Filter::Redirect(_) => {}
+            }
+        }
+    }
+}
+
+/// The `grpc-timeout` to send when it is not the client's own.
+fn remaining_timeout(
+    asked: Option<Duration>,
+    started: Moment,
+    deadline: Option<Moment>,
+    now: Moment,
+) -> Option<Duration> {
+    let (asked, deadline) = (asked?, deadline?);
+    let left = deadline.since(now);
+    (now.since(started) >= ELAPSED_MIN || left + ELAPSED_MIN < asked).then_some(left)
+}
+
+fn apply(edits: &FieldEdits, fields: &mut FieldList) {
+    for (name, value) in &edits.set {
+        fields.set(http2_name(name), value.as_bytes());
+    }
+    for (name, value) in &edits.add {
+        fields.push(http2_name(name), value.as_bytes());
+    }
+    for name in &edits.remove {
+        fields.remove_named(name.as_bytes());
+    }
+}
+
+/// `host` is `:authority` here (RFC 9113 8.3.1).
+fn http2_name(name: &str) -> &[u8] {
+    if name == "host" { b":authority" } else { name.as_bytes() }
+}
+
+fn rewrite(to: &Rewrite, prefix_len: usize, fields: &mut FieldList, scratch: &mut Vec<u8>) {
+    if let Some(hostname) = &to.hostname {
+        fields.set_known(Token::AUTHORITY, hostname.as_bytes());
+    }
+    if let Some(by) = &to.path {
+        scratch.clear();
+        let target = fields.get(Token::PATH).unwrap_or_default();
+        let (path, query) = path::split(target);
+        filter::rewrite_path(by, path, prefix_len, scratch);
+        if let Some(query) = query {
+            scratch.push(b'?');
+            scratch.extend_from_slice(query);
+        }
+        fields.set_known(Token::PATH, scratch);
+    }
+}

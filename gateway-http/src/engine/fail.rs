@@ -1,0 +1,196 @@
+//! What goes wrong with a stream: another endpoint when the request provably had no effect, else the client is told.
+
+use super::connection::{Codec, Connection};
+use super::reply::put_grpc_status;
+use super::stream::{DOWN, TRIED_MAX, UP, Wait};
+use super::{Engine, at};
+use crate::h2::frame::ErrorCode;
+use gateway_core::decide::Decide;
+use gateway_core::fault::Fault;
+use gateway_core::ids::EndpointId;
+
+impl Engine {
+    /// The attempt (or the request before any) failed: try again, or end the stream with `fault`.
+    pub(super) fn fail(&mut self, c: &mut Connection, index: u32, fault: Fault) {
+        if !self.streams[index].live {
+            return;
+        }
+        self.leave_upstream(c, index, ErrorCode::Cancel);
+        if fault.provably_unprocessed() && self.retry(c, index, fault) {
+            return;
+        }
+        let stream = &mut self.streams[index];
+        let down = &stream.legs[DOWN];
+        if !down.sent_head {
+            return self.reply_fault(c, index, fault, fault.http_status());
+        }
+        stream.fault = Some(fault);
+        if stream.grpc && !down.sent_end && self.send_grpc_trailers(c, index, fault) {
+            return self.end_stream(c, index, ErrorCode::NoError);
+        }
+        self.end_stream(c, index, ErrorCode::InternalError);
+    }
+
+    /// Sends the request to another endpoint; `false` when it cannot or must not be.
+    fn retry(&mut self, c: &mut Connection, index: u32, fault: Fault) -> bool {
+        let stream = &self.streams[index];
+        let (Some(mut forward), Some(revision)) = (stream.forward, stream.revision) else {
+            return false;
+        };
+        let attempts_max = usize::from(self.limits.attempts_max).min(TRIED_MAX);
+        let tried_len = usize::from(stream.attempts);
+        if tried_len >= attempts_max || !stream.replayable || stream.legs[DOWN].sent_head {
+            return false;
+        }
+        let mut tried = [EndpointId(u32::MAX); TRIED_MAX];
+        let mut count = 0;
+        for endpoint in stream.tried.iter().flatten() {
+            tried[count] = *endpoint;
+            count += 1;
+        }
+        let snapshot = self.revisions.get(revision);
+        let another = Decide {
+            snapshot,
+            balancers: &mut self.balancers,
+        }
+        .again(&forward, &tried[..count], self.now);
+        match another {
+            Some(endpoint) => forward.endpoint = endpoint,
+            // Nobody else is there, but this one lives: it was too full, or is going and may be back.
+            None if fault == Fault::Refused => {}
+            None => return false,
+        }
+        self.streams[index].forward = Some(forward);
+        self.metrics.retries_total += 1;
+        self.rewind(index);
+        self.dispatch(c, index);
+        true
+    }
+
+    /// What went upstream waits again in front of what did not.
+    fn rewind(&mut self, index: u32) {
+        let stream = &mut self.streams[index];
+        let leg = &mut stream.legs[UP];
+        leg.sent_head = false;
+        leg.sent_end = false;
+        leg.received_head = false;
+        leg.received_end = false;
+        leg.wait = Wait::No;
+        let replay = &mut stream.replay;
+        if !replay.is_empty() {
+            stream.replayed += replay.len();
+            replay.extend_from_slice(&leg.pending[leg.pending_start..]);
+            std::mem::swap(&mut leg.pending, replay);
+            replay.clear();
+            leg.pending_start = 0;
+        }
+        // The end may have gone upstream already.
+        let over = stream.legs[DOWN].received_end;
+        stream.legs[UP].pending_end |= over;
+    }
+
+    /// The upstream leg leaves its connection, reset if its peer still works on it.
+    pub(super) fn leave_upstream(&mut self, c: &mut Connection, index: u32, error: ErrorCode) {
+        let stream = &mut self.streams[index];
+        let leg = &mut stream.legs[UP];
+        leg.wait = Wait::No;
+        if stream.balanced {
+            stream.balanced = false;
+            if let Some(endpoint) = stream.facts.endpoint {
+                self.balancers.finished(endpoint);
+                self.metrics.endpoint_finished(endpoint);
+            }
+        }
+        let Some(id) = leg.conn.take() else { return };
+        let target = at(&mut self.connections, c, id);
+        let unfinished = leg.id != 0 && !leg.is_over() && !target.dead;
+        if unfinished {
+            target.reset(leg, error, &mut self.pool);
+            self.turn.mark(target);
+        }
+        target.detach(leg, unfinished);
+        leg.id = 0;
+        if target.is_leaving() && target.streams == 0 {
+            let out = at(&mut self.connections, c, id);
+            Self::close_after_flush(out, &mut self.turn);
+        } else {
+            self.open_waiting(c, id);
+            self.reuse_http1(c, id);
+        }
+    }
+
+    /// Body for leg `to` that will never go there: its sender gets its credit back.
+    pub(super) fn drop_pending(&mut self, c: &mut Connection, index: u32, to: usize) {
+        let stream = &mut self.streams[index];
+        let again = if to == UP {
+            std::mem::take(&mut stream.replayed)
+        } else {
+            0
+        };
+        let (source, dest) = stream.legs_from(1 - to);
+        let left = dest.pending_len().saturating_sub(again);
+        dest.pending_start = 0;
+        self.pool.put(&mut dest.pending);
+        if let Some(mut trailers) = dest.trailers.take() {
+            self.lists.put(&mut trailers);
+        }
+        if let (true, Some(id)) = (left > 0, source.conn) {
+            let origin = at(&mut self.connections, c, id);
+            if !origin.dead && origin.credit(Some(source), left, &self.limits, &mut self.pool) {
+                self.turn.mark(origin);
+            }
+        }
+    }
+
+    /// Ends a response that began with the fault's gRPC status; `false` when its connection cannot carry trailers.
+    fn send_grpc_trailers(&mut self, c: &mut Connection, index: u32, fault: Fault) -> bool {
+        let stream = &mut self.streams[index];
+        let leg = &mut stream.legs[DOWN];
+        let Some(id) = leg.conn else { return false };
+        let target = at(&mut self.connections, c, id);
+        if target.dead || !matches!(target.codec, Codec::Http2(_)) {
+            return false;
+        }
+        stream.grpc_status = Some(u32::from(fault.grpc_code()));
+        let mut fields = self.lists.take();
+        put_grpc_status(&mut fields, fault);
+        target.send_trailers(leg, &fields, &mut self.pool);
+        self.turn.mark(target);
+        self.lists.put(&mut fields);
+        true
+    }
+
+    /// The peer of leg `from` broke the stream off.
+    pub(super) fn on_reset(&mut self, c: &mut Connection, index: u32, from: usize, error: ErrorCode) {
+        let stream = &mut self.streams[index];
+        if from == DOWN {
+            stream.fault = Some(Fault::ClientGone);
+            // The leg is over without a word of ours; the endpoint hears the client's reason.
+            stream.legs[DOWN].received_end = true;
+            stream.legs[DOWN].sent_end = true;
+            self.leave_upstream(c, index, error);
+            return self.end_stream(c, index, ErrorCode::NoError);
+        }
+        let up = &mut stream.legs[UP];
+        let complete = up.received_end;
+        up.received_end = true;
+        up.sent_end = true;
+        if complete {
+            // The response is whole; the endpoint only does not want the rest of the request (RFC 9113 8.1).
+            stream.unwanted = true;
+            self.leave_upstream(c, index, ErrorCode::NoError);
+            self.drop_pending(c, index, UP);
+            return self.finish_if_over(c, index);
+        }
+        if error == ErrorCode::RefusedStream && !up.received_head {
+            return self.fail(c, index, Fault::Refused);
+        }
+        let began = stream.legs[DOWN].sent_head;
+        if !began && !stream.grpc {
+            return self.fail(c, index, Fault::Reset);
+        }
+        stream.fault = Some(Fault::Reset);
+        self.leave_upstream(c, index, ErrorCode::NoError);
+        self.end_stream(c, index, error);
+    }
+}

@@ -1,0 +1,160 @@
+//! The end of a stream: both legs leave their connections, the outcome is kept for the log, everything it held goes
+//! back to its pool.
+
+use super::connection::{Connection, Farewell, Role};
+use super::stream::{DOWN, Facts, UP};
+use super::{Engine, Turn, at};
+use crate::h2::frame::ErrorCode;
+use crate::head::{FieldList, Token};
+use crate::outcome::{Outcome, TEXT_BYTES_MAX};
+use gateway_core::fault::Fault;
+use gateway_core::time::Moment;
+
+/// Outcomes kept between two calls of `take_outcomes`; more are counted as dropped.
+pub const OUTCOMES_MAX: usize = 8192;
+
+/// What is left of a stream until the driver took its outcome.
+pub struct Finished {
+    facts: Facts,
+    head: FieldList,
+    started: Moment,
+    ended: Moment,
+    first_byte: Option<Moment>,
+    attempts: u8,
+    status: u16,
+    grpc_status: Option<u32>,
+    fault: Option<Fault>,
+    bytes_received: u64,
+    bytes_sent: u64,
+}
+
+impl Engine {
+    /// Ends the stream if both its messages are over.
+    #[inline]
+    pub(super) fn finish_if_over(&mut self, c: &mut Connection, index: u32) {
+        let stream = &self.streams[index];
+        if !stream.live {
+            return;
+        }
+        let [down, up] = &stream.legs;
+        let answered = down.sent_end && up.received_end;
+        if answered && (up.conn.is_none() || (up.sent_end && down.received_end)) {
+            self.end_stream(c, index, ErrorCode::NoError);
+        }
+    }
+
+    /// Ends the stream now. `error` goes to the client if its leg is not over: NO_ERROR after a whole response means
+    /// "stop sending" (RFC 9113 8.1).
+    pub(super) fn end_stream(&mut self, c: &mut Connection, index: u32, error: ErrorCode) {
+        if !self.streams[index].live {
+            return;
+        }
+        self.leave_upstream(c, index, ErrorCode::Cancel);
+        self.leave_downstream(c, index, error);
+        self.drop_pending(c, index, DOWN);
+        self.drop_pending(c, index, UP);
+        self.release_revision(index);
+        let stream = &mut self.streams[index];
+        self.timers.cancel(&mut stream.timer);
+        self.pool.put(&mut stream.replay);
+        let finished = Finished {
+            facts: stream.facts,
+            head: std::mem::take(&mut stream.head),
+            started: stream.started,
+            ended: self.now,
+            first_byte: stream.first_byte,
+            attempts: stream.attempts,
+            status: stream.status,
+            grpc_status: stream.grpc_status,
+            fault: stream.fault,
+            bytes_received: stream.bytes_up,
+            bytes_sent: stream.bytes_down,
+        };
+        self.metrics.request_finished(
+            &finished.facts,
+            finished.status,
+            finished.fault,
+            self.now.since(finished.started),
+        );
+        self.streams.close(index);
+        if self.finished.len() < OUTCOMES_MAX {
+            self.finished.push(finished);
+        } else {
+            self.metrics.outcomes_dropped_total += 1;
+            let mut head = finished.head;
+            self.lists.put(&mut head);
+        }
+    }
+
+    fn leave_downstream(&mut self, c: &mut Connection, index: u32, error: ErrorCode) {
+        let leg = &mut self.streams[index].legs[DOWN];
+        let Some(id) = leg.conn.take() else { return };
+        let target = at(&mut self.connections, c, id);
+        let unfinished = !leg.is_over() && !target.dead;
+        if unfinished {
+            target.reset(leg, error, &mut self.pool);
+            self.turn.mark(target);
+        }
+        target.detach(leg, unfinished);
+        let farewell = target.farewell;
+        if farewell == Farewell::Final && target.streams == 0 {
+            Self::close_after_flush(target, &mut self.turn);
+        }
+        debug_assert!(matches!(target.role, Role::Downstream { .. }));
+        let _ = UP;
+    }
+
+    /// Gives every finished request to `sink`.
+    pub(super) fn drain_outcomes(&mut self, mut sink: impl FnMut(&Outcome<'_>)) {
+        let mut finished = std::mem::take(&mut self.finished);
+        for mut done in finished.drain(..) {
+            let [method, authority, path, user_agent, request_id] = &mut self.texts;
+            let head = &done.head;
+            let outcome = Outcome {
+                started: done.started,
+                ended: done.ended,
+                listener: done.facts.listener,
+                rule: done.facts.rule,
+                endpoint: done.facts.endpoint,
+                attempts: done.attempts,
+                peer: done.facts.peer,
+                protocol: done.facts.protocol,
+                method: text(head, Token::METHOD, method),
+                authority: text(head, Token::AUTHORITY, authority),
+                path: text(head, Token::PATH, path),
+                user_agent: text(head, Token::USER_AGENT, user_agent),
+                request_id: text(head, Token::X_REQUEST_ID, request_id),
+                status: done.status,
+                grpc_status: done.grpc_status,
+                fault: done.fault,
+                bytes_received: done.bytes_received,
+                bytes_sent: done.bytes_sent,
+                first_byte: done.first_byte,
+            };
+            sink(&outcome);
+            self.lists.put(&mut done.head);
+        }
+        self.finished = finished;
+    }
+
+    /// Nothing new is read; the connection closes when its output is written.
+    pub(super) fn close_after_flush(c: &mut Connection, turn: &mut Turn) {
+        c.close_after_flush();
+        turn.mark(c);
+    }
+}
+
+/// A field as text of at most [`TEXT_BYTES_MAX`] bytes; lossy text is made in `scratch`.
+fn text<'a>(head: &'a FieldList, token: Token, scratch: &'a mut String) -> &'a str {
+    let bytes = head.get(token).unwrap_or_default();
+    let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => {
+            scratch.clear();
+            scratch.push_str(&String::from_utf8_lossy(bytes));
+            scratch.truncate(scratch.floor_char_boundary(TEXT_BYTES_MAX));
+            scratch
+        }
+    }
+}

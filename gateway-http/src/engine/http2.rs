@@ -1,0 +1,218 @@
+//! What an HTTP/2 connection remembers, and the frames it sends.
+//!
+//! The state of streams is in their legs; here are the connection's own windows, the compression tables, the ids, and
+//! the ring of streams that wait for room on this connection.
+
+use super::connection::Farewell;
+use super::guard::Guard;
+use super::idmap::IdMap;
+use super::stream::StreamKey;
+use crate::h2::frame::{self, ErrorCode, PAYLOAD_MAX, WINDOW_DEFAULT, WINDOW_MAX};
+use crate::h2::hpack::{Decoder, Encoder};
+use crate::h2::settings::{PeerSettings, Setting};
+use crate::head::FieldList;
+use crate::limits::Limits;
+use gateway_core::model::Side;
+use gateway_core::time::Moment;
+use std::collections::VecDeque;
+
+/// Streams on an upstream connection until its SETTINGS say how many.
+const STREAMS_ASSUMED: u32 = 100;
+/// Above this id an upstream connection takes no new streams.
+pub const STREAM_ID_LAST: u32 = 1 << 30;
+/// Ids of ended streams that are remembered.
+const CLOSED_LEN: usize = 32;
+/// Marks an id in [`ClosedRing`] as reset by us.
+const BY_US: u32 = 1 << 31;
+
+/// Why a connection ends: an RFC 9113 error code and what the peer did, for GOAWAY's debug data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectionError {
+    pub code: ErrorCode,
+    pub why: &'static str,
+}
+
+/// Shorthand for a failed connection.
+pub const fn broken<T>(code: ErrorCode, why: &'static str) -> Result<T, ConnectionError> {
+    Err(ConnectionError { code, why })
+}
+
+/// A field block of which more CONTINUATION frames must come.
+pub struct Assembly {
+    pub id: u32,
+    pub end: bool,
+    pub continuations: u32,
+    pub block: Vec<u8>,
+    pub since: Moment,
+}
+
+/// A DATA frame that is forwarded while it comes in.
+#[derive(Clone, Copy)]
+pub struct Partial {
+    pub id: u32,
+    pub left: usize,
+    pub end: bool,
+}
+
+/// The last streams that ended, and who reset them: decides what a late frame means (RFC 9113 5.1).
+#[derive(Default)]
+pub struct ClosedRing {
+    ids: Vec<u32>,
+    next: usize,
+}
+
+impl ClosedRing {
+    pub fn note(&mut self, id: u32, reset_by_us: bool) {
+        let entry = if reset_by_us { id | BY_US } else { id };
+        if self.ids.len() < CLOSED_LEN {
+            self.ids.push(entry);
+        } else {
+            self.ids[self.next % CLOSED_LEN] = entry;
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+
+    pub fn reset_by_us(&self, id: u32) -> bool {
+        self.ids.contains(&(id | BY_US))
+    }
+
+    pub fn ended(&self, id: u32) -> bool {
+        self.ids.contains(&id)
+    }
+}
+
+/// State of one HTTP/2 connection.
+pub struct Http2 {
+    pub ids: IdMap,
+    /// Boxed on the first field block: an idle connection has no tables.
+    decoder: Option<Box<Decoder>>,
+    encoder: Option<Box<Encoder>>,
+    pub send_window: i64,
+    pub recv_window: i64,
+    /// Bytes consumed and not yet given back to the peer.
+    pub unacked: u32,
+    pub peer: PeerSettings,
+    /// Downstream: the highest id seen. Upstream: the next id to give.
+    pub last_id: u32,
+    /// Downstream: ids above this are not served any more (after the final GOAWAY).
+    pub served_max: u32,
+    pub assembly: Option<Box<Assembly>>,
+    pub partial: Option<Partial>,
+    /// Streams whose bytes wait for this connection's window or room in its out buffer.
+    pub ring: VecDeque<StreamKey>,
+    /// Upstream: streams that wait to be opened.
+    pub waiting: VecDeque<StreamKey>,
+    pub closed: ClosedRing,
+    pub preface_seen: bool,
+    pub settings_seen: bool,
+    pub guard: Guard,
+}
+
+impl Http2 {
+    pub fn new(side: Side, limits: &Limits) -> Self {
+        let upstream = side == Side::Upstream;
+        Self {
+            ids: IdMap::default(),
+            decoder: None,
+            encoder: None,
+            send_window: i64::from(WINDOW_DEFAULT),
+            recv_window: i64::from(limits.connection_window),
+            unacked: 0,
+            peer: PeerSettings::default(),
+            last_id: u32::from(upstream),
+            served_max: u32::MAX,
+            assembly: None,
+            partial: None,
+            ring: VecDeque::new(),
+            waiting: VecDeque::new(),
+            closed: ClosedRing::default(),
+            preface_seen: upstream,
+            settings_seen: false,
+            guard: Guard::default(),
+        }
+    }
+
+    /// Preface (upstream), SETTINGS and the connection's window.
+    pub fn greet(side: Side, limits: &Limits, out: &mut Vec<u8>) {
+        let window = Setting::InitialWindowSize(limits.stream_window);
+        match side {
+            Side::Upstream => {
+                out.extend_from_slice(frame::PREFACE);
+                frame::put_settings(out, &[window, Setting::EnablePush(false)]);
+            }
+            Side::Downstream => {
+                let streams = Setting::MaxConcurrentStreams(limits.streams_max);
+                let section = Setting::MaxHeaderListSize(limits.head_bytes_max as u32);
+                frame::put_settings(out, &[window, streams, section]);
+            }
+        }
+        let more = limits.connection_window.saturating_sub(WINDOW_DEFAULT);
+        if more > 0 {
+            frame::put_window_update(out, 0, more);
+        }
+    }
+
+    /// Streams we may have open upstream. Before the peer's SETTINGS an assumption; afterwards none given is unlimited.
+    #[inline]
+    pub fn streams_max(&self) -> u32 {
+        let unsaid = if self.settings_seen { u32::MAX } else { STREAMS_ASSUMED };
+        self.peer.streams_max.unwrap_or(unsaid)
+    }
+
+    /// Whether the id names a stream that was never opened (RFC 9113 5.1.1).
+    pub fn is_idle(&self, id: u32, side: Side) -> bool {
+        id.is_multiple_of(2)
+            || match side {
+                Side::Downstream => id > self.last_id,
+                Side::Upstream => id >= self.last_id,
+            }
+    }
+
+    pub fn decoder(&mut self) -> &mut Decoder {
+        self.decoder.get_or_insert_default()
+    }
+
+    /// The peer's SETTINGS changed.
+    pub fn settings_changed(&mut self) {
+        if let Some(encoder) = &mut self.encoder {
+            encoder.set_table_size_max(self.peer.header_table_size as usize);
+        }
+    }
+
+    /// A whole field section as HEADERS and, if it must be, CONTINUATION frames.
+    pub fn put_headers(&mut self, id: u32, fields: &FieldList, end: bool, out: &mut Vec<u8>) {
+        let table = self.peer.header_table_size as usize;
+        let encoder = self.encoder.get_or_insert_with(|| {
+            let mut encoder = Box::new(Encoder::new());
+            encoder.set_table_size_max(table);
+            encoder
+        });
+        let open = frame::begin_headers(out);
+        encoder.encode(fields, out);
+        frame::end_headers(out, open, id, end, PAYLOAD_MAX);
+    }
+
+    /// GOAWAY for a farewell.
+    pub fn put_farewell(&mut self, farewell: Farewell, side: Side, out: &mut Vec<u8>) {
+        let last = match (farewell, side) {
+            (Farewell::None | Farewell::Announced, _) => WINDOW_MAX as u32,
+            (Farewell::Final, Side::Downstream) => {
+                self.served_max = self.last_id;
+                self.last_id
+            }
+            (Farewell::Final, Side::Upstream) => 0,
+        };
+        frame::put_goaway(out, last, ErrorCode::NoError, "");
+    }
+
+    /// What an idle connection does not need.
+    pub fn shrink(&mut self) {
+        self.ids.shrink();
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        }
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What a stream asks of the connection one of its legs lies on: one `match` over the codec each.
+//!
+//! Nothing here looks at the other leg, and nothing here fails: a connection that cannot go on is marked and killed
+//! by the turn.
+
+use super::connection::{Closing, Codec, Connection};
+use super::http1;
+use super::pool::Pool;
+use super::stream::{Leg, Wait};
+use crate::h2::frame::{self, ErrorCode, PAYLOAD_MAX};
+use crate::head::FieldList;
+use crate::limits::Limits;
+
+/// Body bytes, and where they lie in the driver's chunk if they do.
+#[derive(Clone, Copy)]
+pub struct Body<'a> {
+    pub bytes: &'a [u8],
+    pub chunk_at: Option<usize>,
+}
+
+impl<'a> Body<'a> {
+    /// `chunk[from..to]`, which may be referenced instead of copied.
+    #[inline]
+    pub fn in_chunk(chunk: &'a [u8], from: usize, to: usize) -> Self {
+        Self {
+            bytes: &chunk[from..to],
+            chunk_at: Some(from),
+        }
+    }
+
+    /// Bytes of a buffer of ours.
+    #[inline]
+    pub fn own(bytes: &'a [u8]) -> Self {
+        Self { bytes, chunk_at: None }
+    }
+
+    #[inline]
+    pub fn first(self, len: usize) -> Self {
+        Self {
+            bytes: &self.bytes[..len],
+            ..self
+        }
+    }
+}
+
+impl Connection {
+    /// Body bytes that may go to this leg now; bounded by `out_bytes_max`.
+    #[inline]
+    pub fn room(&self, leg: &Leg, limits: &Limits) -> usize {
+        let free = limits.out_bytes_max.saturating_sub(self.out.len());
+        match &self.codec {
+            Codec::Http2(http2) => free.min(http2.send_window.min(leg.send_window).max(0) as usize),
+            Codec::Http1(_) => free,
+            Codec::Detecting => 0,
+        }
+    }
+
+    /// What a leg without room waits for.
+    #[inline]
+    pub fn wait_for(&self, leg: &Leg) -> Wait {
+        match &self.codec {
+            Codec::Http2(_) if leg.send_window <= 0 => Wait::Stream,
+            Codec::Http2(_) | Codec::Http1(_) | Codec::Detecting => Wait::Connection,
+        }
+    }
+
+    /// A head; `end` when no body and no trailers follow. `informational`: another head follows.
+    pub fn send_head(&mut self, leg: &mut Leg, fields: &FieldList, informational: bool, end: bool, pool: &mut Pool) {
+        leg.sent_head |= !informational;
+        leg.sent_end |= end;
+        let out = self.out.tail(pool);
+        match &mut self.codec {
+            Codec::Http2(http2) => http2.put_headers(leg.id, fields, end, out),
+            Codec::Http1(http1) => http1.put_head(leg, fields, informational, end, out),
+            Codec::Detecting => {}
+        }
+    }
+
+    /// Body bytes, at most what `room` allowed. `true` when the output now references the chunk.
+    #[inline]
+    pub fn send_body(&mut self, leg: &mut Leg, body: Body<'_>, end: bool, limits: &Limits, pool: &mut Pool) -> bool {
+        leg.sent_end |= end;
+        match &mut self.codec {
+            Codec::Http2(_) => self.send_data(leg, body, end, limits, pool),
+            Codec::Http1(_) => http1::send_body(self, leg, body, end, limits, pool),
+            Codec::Detecting => false,
+        }
+    }
+
+    /// DATA frames, each no larger than the peer takes them (RFC 9113 6.1).
+    #[inline]
+    fn send_data(&mut self, leg: &mut Leg, body: Body<'_>, end: bool, limits: &Limits, pool: &mut Pool) -> bool {
+        let may_borrow = self.may_borrow();
+        let Codec::Http2(http2) = &mut self.codec else {
+            return false;
+        };
+        http2.send_window -= body.bytes.len() as i64;
+        leg.send_window -= body.bytes.len() as i64;
+        let mut at = 0;
+        let mut borrowed = false;
+        loop {
+            let len = PAYLOAD_MAX.min(body.bytes.len() - at);
+            let last = at + len == body.bytes.len();
+            frame::put_data_header(self.out.tail(pool), leg.id, len, last && end);
+            match body.chunk_at {
+                Some(chunk_at) if may_borrow && len >= limits.borrow_bytes_min => {
+                    self.out.borrow(chunk_at + at, chunk_at + at + len);
+                    borrowed = true;
+                }
+                _ => self.out.tail(pool).extend_from_slice(&body.bytes[at..at + len]),
+            }
+            at += len;
+            if last {
+                return borrowed;
+            }
+        }
+    }
+
+    /// Trailers; the message is over.
+    pub fn send_trailers(&mut self, leg: &mut Leg, fields: &FieldList, pool: &mut Pool) {
+        leg.sent_end = true;
+        let out = self.out.tail(pool);
+        match &mut self.codec {
+            Codec::Http2(http2) => http2.put_headers(leg.id, fields, true, out),
+            Codec::Http1(http1) => http1.put_trailers(fields, out),
+            Codec::Detecting => {}
+        }
+    }
+
+    /// Breaks the stream off. HTTP/1.1 can only do that with the whole connection.
+    pub fn reset(&mut self, leg: &Leg, error: ErrorCode, pool: &mut Pool) {
+        match &mut self.codec {
+            Codec::Http2(_) => frame::put_rst_stream(self.out.tail(pool), leg.id, error),
+            Codec::Http1(http1) => {
+                // A message that is complete can stand; what the peer still sends cannot be told from a next one.
+                http1.reset();
+                self.closing = if leg.sent_end && error == ErrorCode::NoError {
+                    Closing::AfterFlush
+                } else {
+                    Closing::Now
+                };
+            }
+            Codec::Detecting => {}
+        }
+    }
+
+    /// The leg leaves the connection.
+    #[inline]
+    pub fn detach(&mut self, leg: &Leg, reset_by_us: bool) {
+        self.streams -= 1;
+        match &mut self.codec {
+            Codec::Http2(http2) if leg.id != 0 => {
+                http2.ids.remove(leg.id);
+                http2.closed.note(leg.id, reset_by_us);
+            }
+            Codec::Http2(_) | Codec::Detecting => {}
+            Codec::Http1(http1) => http1.detach(),
+        }
+    }
+
+    /// Body bytes from this peer were passed on or dropped: it may send as many again. Without a leg only the
+    /// connection's share is given back. `true` when something has to be written.
+    #[inline]
+    pub fn credit(&mut self, leg: Option<&mut Leg>, bytes: usize, limits: &Limits, pool: &mut Pool) -> bool {
+        match &mut self.codec {
+            Codec::Http2(http2) => {
+                let mut wrote = false;
+                http2.unacked += bytes as u32;
+                if http2.unacked >= limits.connection_window / 2 {
+                    frame::put_window_update(self.out.tail(pool), 0, http2.unacked);
+                    http2.recv_window += i64::from(http2.unacked);
+                    http2.unacked = 0;
+                    wrote = true;
+                }
+                if let Some(leg) = leg {
+                    leg.unacked += bytes as u32;
+                    if leg.unacked >= limits.stream_window / 2 && !leg.received_end {
+                        frame::put_window_update(self.out.tail(pool), leg.id, leg.unacked);
+                        leg.recv_window += i64::from(leg.unacked);
+                        leg.unacked = 0;
+                        wrote = true;
+                    }
+                }
+                wrote
+            }
+            Codec::Http1(http1) => {
+                http1.credit(bytes);
+                false
+            }
+            Codec::Detecting => false,
+        }
+    }
+}

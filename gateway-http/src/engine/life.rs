@@ -1,0 +1,322 @@
+//! The life of a connection outside of its messages: bytes come, the peer ends, the socket breaks, time passes.
+
+use super::connection::{Closing, Codec, Connection, Farewell, Role};
+use super::http2::{ConnectionError, Http2};
+use super::stream::{DOWN, UP};
+use super::timer::{TICK, Timed};
+use super::{Action, ConnId, Engine};
+use crate::h2::frame::{self, ErrorCode};
+use gateway_core::fault::Fault;
+use gateway_core::model::Side;
+use gateway_core::time::Moment;
+use std::time::Duration;
+
+/// A connection that is to be closed may take this long to take its last bytes.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// GOAWAY's debug data for a protocol error begins with this.
+const _: () = assert!(TICK.as_millis() <= 2);
+
+impl Connection {
+    /// Nothing more is read; the socket closes when the output is written.
+    pub(super) fn close_after_flush(&mut self) {
+        if self.closing == Closing::No {
+            self.closing = Closing::AfterFlush;
+        }
+    }
+
+    /// The HTTP/2 state; only called where the codec is known.
+    #[inline]
+    pub(super) fn http2(&mut self) -> &mut Http2 {
+        match &mut self.codec {
+            Codec::Http2(http2) => http2,
+            Codec::Http1(_) | Codec::Detecting => unreachable!("frames are read from HTTP/2 connections alone"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn http2_ref(&self) -> &Http2 {
+        match &self.codec {
+            Codec::Http2(http2) => http2,
+            Codec::Http1(_) | Codec::Detecting => unreachable!("frames are read from HTTP/2 connections alone"),
+        }
+    }
+
+    /// Whether a paused HTTP/1.1 connection wants to be read again.
+    pub(super) fn wants_resume(&mut self) -> bool {
+        false
+    }
+}
+
+impl Engine {
+    /// Parses `chunk` and keeps what is not used up.
+    pub(super) fn feed(&mut self, c: &mut Connection, chunk: &[u8]) {
+        if c.closing != Closing::No {
+            return;
+        }
+        if let Codec::Detecting = c.codec {
+            self.detect(c, chunk);
+        }
+        let used = match c.codec {
+            Codec::Http2(_) => self.read_http2(c, chunk),
+            Codec::Http1(_) => self.read_http1(c, chunk),
+            Codec::Detecting => Ok(0),
+        };
+        match used {
+            Ok(used) => {
+                if used < chunk.len() && c.closing == Closing::No {
+                    self.pool.arm(&mut c.leftover);
+                    c.leftover.extend_from_slice(&chunk[used..]);
+                }
+                // DATA stops at `out_bytes_max`: what is above it are answers to control frames.
+                if c.out.len() > 2 * self.limits.out_bytes_max + self.limits.control_bytes_max {
+                    self.metrics.floods_total += 1;
+                    let why = "control frames that are not read";
+                    self.connection_error(
+                        c,
+                        ConnectionError {
+                            code: ErrorCode::EnhanceYourCalm,
+                            why,
+                        },
+                    );
+                }
+            }
+            Err(error) => self.connection_error(c, error),
+        }
+    }
+
+    /// The peer sends nothing more. An HTTP/2 peer that cannot answer SETTINGS, PING and flow control is gone.
+    pub(super) fn on_end(&mut self, c: &mut Connection) {
+        match c.codec {
+            Codec::Http2(_) | Codec::Detecting => self.kill(c, false),
+            Codec::Http1(_) => self.on_http1_end(c),
+        }
+    }
+
+    /// Tells HTTP/2's preface from anything else (RFC 9113 3.3).
+    fn detect(&mut self, c: &mut Connection, chunk: &[u8]) {
+        let len = chunk.len().min(frame::PREFACE.len());
+        if chunk[..len] != frame::PREFACE[..len] {
+            c.codec = Codec::Http1(Box::new(super::http1::Http1::new(Side::Downstream)));
+        } else if len == frame::PREFACE.len() {
+            self.start_http2(c);
+        }
+    }
+
+    /// A downstream connection speaks HTTP/2: our SETTINGS go first.
+    pub(super) fn start_http2(&mut self, c: &mut Connection) {
+        c.codec = Codec::Http2(Box::new(Http2::new(Side::Downstream, &self.limits)));
+        Http2::greet(Side::Downstream, &self.limits, c.out.tail(&mut self.pool));
+        self.turn.mark(c);
+    }
+
+    /// An error of the whole connection (RFC 9113 5.4.1): its streams end, GOAWAY says why.
+    #[cold]
+    pub(super) fn connection_error(&mut self, c: &mut Connection, error: ConnectionError) {
+        if c.closing != Closing::No {
+            return;
+        }
+        if let Codec::Http2(http2) = &c.codec {
+            let last = if c.is_downstream() { http2.last_id } else { 0 };
+            frame::put_goaway(c.out.tail(&mut self.pool), last, error.code, error.why);
+        }
+        self.end_streams_of(c, Fault::BadResponse);
+        Self::close_after_flush(c, &mut self.turn);
+        self.arm_timer(c);
+    }
+
+    /// Every stream on `c` loses this leg.
+    fn end_streams_of(&mut self, c: &mut Connection, fault: Fault) {
+        let was = std::mem::replace(&mut c.dead, true);
+        c.leave();
+        let down = c.is_downstream();
+        let mut indices = std::mem::take(&mut self.indices);
+        indices.clear();
+        match &mut c.codec {
+            Codec::Http2(http2) => {
+                for key in http2.waiting.drain(..) {
+                    let waits = self.streams.is_live(key) && self.streams[key.index].legs[UP].conn == Some(c.id);
+                    if waits && self.streams[key.index].legs[UP].id == 0 && !indices.contains(&key.index) {
+                        indices.push(key.index);
+                    }
+                }
+                indices.extend(http2.ids.values());
+            }
+            Codec::Http1(http1) => indices.extend(http1.stream),
+            Codec::Detecting => {}
+        }
+        for index in &indices {
+            let stream = &self.streams[*index];
+            let me = if down { DOWN } else { UP };
+            if !stream.live || stream.legs[me].conn != Some(c.id) {
+                continue;
+            }
+            if down {
+                self.streams[*index].fault = Some(Fault::ClientGone);
+                self.end_stream(c, *index, ErrorCode::Cancel);
+            } else {
+                // What was not opened yet cannot have had an effect.
+                let unsent = stream.legs[UP].id == 0 && !stream.legs[UP].sent_head;
+                self.fail(c, *index, if unsent { Fault::ConnectFailed } else { fault });
+            }
+        }
+        self.indices = indices;
+        c.dead = was;
+    }
+
+    /// The socket is gone or has to go: what lived on it ends or moves on. The slot is free after `Action::Close`.
+    pub(super) fn kill(&mut self, c: &mut Connection, reset: bool) {
+        if c.dead {
+            return;
+        }
+        let fault = match c.role {
+            Role::Upstream { connecting: true, .. } => Fault::ConnectFailed,
+            Role::Upstream { .. } | Role::Downstream { .. } => Fault::ConnectionLost,
+        };
+        if let Role::Upstream {
+            endpoint,
+            connecting,
+            answered,
+            ..
+        } = c.role
+        {
+            // An endpoint that closes an idle connection is not failing.
+            if connecting || (!answered && c.streams > 0) {
+                self.balancers.failed(endpoint, self.now);
+                self.metrics.endpoint_failed(endpoint);
+            }
+            self.unpool(c);
+        }
+        self.end_streams_of(c, fault);
+        c.dead = true;
+        self.timers.cancel(&mut c.timer);
+        c.out.clear(&mut self.pool);
+        self.pool.put(&mut c.leftover);
+        match c.role {
+            Role::Downstream { listener, .. } => self.metrics.downstream_closed(listener),
+            Role::Upstream { endpoint, .. } => self.metrics.upstream_closed(endpoint),
+        }
+        self.turn.actions.push_back(Action::Close { conn: c.id, reset });
+    }
+
+    /// Leaves its endpoint's pool.
+    fn unpool(&mut self, c: &Connection) {
+        if let Some(pool) = c.endpoint().and_then(|endpoint| self.pools.get_mut(endpoint.index())) {
+            pool.http2.retain(|id| *id != c.id);
+            pool.http1_idle.retain(|id| *id != c.id);
+        }
+    }
+
+    /// Ends a connection that nobody uses in good order.
+    pub(super) fn farewell_and_close(&mut self, c: &mut Connection) {
+        let side = c.side();
+        if let Codec::Http2(http2) = &mut c.codec
+            && c.farewell < Farewell::Final
+            && !matches!(c.role, Role::Upstream { connecting: true, .. })
+        {
+            http2.put_farewell(Farewell::Final, side, c.out.tail(&mut self.pool));
+        }
+        c.farewell = Farewell::Final;
+        Self::close_after_flush(c, &mut self.turn);
+        self.arm_timer(c);
+    }
+
+    // === Time ===
+
+    /// When something of the connection is due if nothing happens before.
+    fn due(&self, c: &Connection) -> Moment {
+        let limits = &self.limits;
+        if c.closing != Closing::No {
+            return self.now + FLUSH_TIMEOUT;
+        }
+        let mut due = match c.role {
+            Role::Upstream { connecting: true, .. } => c.opened + limits.connect_timeout,
+            Role::Upstream { .. } => c.active.max(c.opened) + limits.upstream_idle_timeout,
+            Role::Downstream { .. } if self.is_mute(c) => c.opened + limits.head_timeout,
+            Role::Downstream { .. } => c.active + limits.idle_timeout,
+        };
+        if let Codec::Http2(http2) = &c.codec
+            && let Some(assembly) = &http2.assembly
+        {
+            due = due.min(assembly.since + limits.head_timeout);
+        }
+        if c.farewell == Farewell::Announced {
+            due = due.min(self.now + limits.goaway_pause);
+        }
+        due
+    }
+
+    /// Whether a client has not even begun to speak HTTP.
+    fn is_mute(&self, c: &Connection) -> bool {
+        match &c.codec {
+            Codec::Detecting => true,
+            Codec::Http2(http2) => !http2.settings_seen,
+            Codec::Http1(_) => c.streams_total == 0,
+        }
+    }
+
+    /// Sets the connection's one timer.
+    pub(super) fn arm_timer(&mut self, c: &mut Connection) {
+        let at = self.due(c);
+        self.timers.cancel(&mut c.timer);
+        c.timer = self.timers.set(at, Timed::Connection(c.id.0));
+    }
+
+    /// The connection's timer fired: see what is due.
+    pub(super) fn on_connection_timer(&mut self, c: &mut Connection) {
+        c.timer = super::timer::TimerId::NONE;
+        if c.closing != Closing::No {
+            return self.kill(c, true);
+        }
+        if c.farewell == Farewell::Announced {
+            self.say_final_farewell(c);
+            if c.closing != Closing::No {
+                return;
+            }
+        }
+        if c.is_connecting() && self.now >= c.opened + self.limits.connect_timeout {
+            return self.kill(c, true);
+        }
+        let assembling = match &c.codec {
+            Codec::Http2(http2) => http2.assembly.as_ref().map(|assembly| assembly.since),
+            Codec::Http1(_) | Codec::Detecting => None,
+        };
+        if assembling.is_some_and(|since| self.now >= since + self.limits.head_timeout) {
+            let why = "field block not finished in time";
+            return self.connection_error(
+                c,
+                ConnectionError {
+                    code: ErrorCode::EnhanceYourCalm,
+                    why,
+                },
+            );
+        }
+        if c.streams > 0 {
+            c.active = c.active.max(self.now);
+        }
+        if self.due(c) <= self.now {
+            if let Codec::Http2(http2) = &mut c.codec {
+                http2.shrink();
+            }
+            return self.retire_or_close(c);
+        }
+        self.arm_timer(c);
+    }
+
+    /// Idle for too long, or silent from the beginning.
+    fn retire_or_close(&mut self, c: &mut Connection) {
+        match c.side() {
+            Side::Upstream => self.retire(c),
+            Side::Downstream => self.farewell_and_close(c),
+        }
+    }
+
+    /// Takes a connection out of its slot, lets `act` work on it, and puts it back unless it died.
+    #[inline]
+    pub(super) fn with(&mut self, id: ConnId, act: impl FnOnce(&mut Self, &mut Connection)) {
+        let Some(mut c) = self.connections.take(id) else { return };
+        act(self, &mut c);
+        if !c.dead {
+            self.connections.put(c);
+        }
+    }
+}

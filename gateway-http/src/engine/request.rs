@@ -1,0 +1,222 @@
+//! A request's head is complete: who answers it?
+//!
+//! `complete the head -> normalise authority and path -> Decide::request -> an upstream leg, or a local reply`.
+
+use super::connection::{Codec, Connection, Role};
+use super::path::{self, Normal};
+use super::stream::{DOWN, TRIED_MAX, UP};
+use super::{Engine, request_id};
+use crate::grpc;
+use crate::head::authority;
+use crate::head::facts::{Method, RequestFacts};
+use crate::head::{FieldList, Token};
+use gateway_core::decide::{Decide, Decision, RequestHead};
+use gateway_core::fault::Fault;
+use gateway_core::ids::ListenerId;
+
+impl Engine {
+    /// A checked request came on `c` under `id`; `fields` is taken. `end`: it has no body.
+    pub(super) fn on_request(
+        &mut self,
+        c: &mut Connection,
+        id: u32,
+        fields: &mut FieldList,
+        facts: RequestFacts,
+        end: bool,
+    ) {
+        let index = self.open_stream(c, id, fields, facts, end);
+        let listener = self.streams[index].facts.listener;
+        match self.decide(index, listener) {
+            Ok(Decision::Forward(forward)) => {
+                self.complete_for_upstream(c, index);
+                self.adopt_rule(index, forward.rule);
+                let stream = &mut self.streams[index];
+                stream.forward = Some(forward);
+                stream.replayable = true;
+                let by_client = stream
+                    .grpc_timeout
+                    .map(|timeout| self.now + timeout.min(self.limits.grpc_timeout_max));
+                stream.deadline = match (forward.deadline, by_client) {
+                    (Some(route), Some(client)) => Some(route.min(client)),
+                    (route, client) => route.or(client),
+                };
+                if let Some(deadline) = stream.deadline {
+                    stream.timer = self.timers.set(deadline, super::timer::Timed::Stream(index));
+                }
+                self.dispatch(c, index);
+            }
+            Ok(Decision::Reply(reply)) => self.reply(c, index, &reply),
+            Err(fault) => self.fail(c, index, fault),
+        }
+    }
+
+    /// A stream whose downstream leg lies on `c`.
+    pub(super) fn open_stream(
+        &mut self,
+        c: &mut Connection,
+        id: u32,
+        fields: &mut FieldList,
+        facts: RequestFacts,
+        end: bool,
+    ) -> u32 {
+        let index = self.streams.open();
+        c.streams += 1;
+        c.streams_total += 1;
+        let listener = match c.role {
+            Role::Downstream { listener, .. } => listener,
+            Role::Upstream { .. } => ListenerId(0),
+        };
+        let stream = &mut self.streams[index];
+        let leg = &mut stream.legs[DOWN];
+        leg.conn = Some(c.id);
+        leg.id = id;
+        leg.received_head = true;
+        leg.received_end = end;
+        leg.length_left = facts
+            .content_length
+            .map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX));
+        match &mut c.codec {
+            Codec::Http2(http2) => {
+                http2.ids.insert(id, index);
+                leg.send_window = i64::from(http2.peer.window);
+                leg.recv_window = i64::from(self.limits.stream_window);
+                stream.facts.protocol = "HTTP/2";
+            }
+            Codec::Http1(http1) => {
+                http1.stream = Some(index);
+                stream.facts.protocol = "HTTP/1.1";
+            }
+            Codec::Detecting => {}
+        }
+        stream.facts.listener = listener;
+        stream.facts.peer = c.peer;
+        stream.started = self.now;
+        stream.method = facts.method;
+        stream.grpc = facts.is_grpc;
+        stream.revision = Some(self.revisions.acquire());
+        std::mem::swap(&mut stream.head, fields);
+        *fields = self.lists.take();
+        self.metrics.request_started(listener);
+        self.complete_for_log(index);
+        index
+    }
+
+    /// Every request has an id, the client's or one of ours.
+    fn complete_for_log(&mut self, index: u32) {
+        let stream = &mut self.streams[index];
+        if stream.head.find(Token::X_REQUEST_ID).is_none() {
+            self.request_counter = self.request_counter.wrapping_add(1);
+            let text = request_id(self.config.request_id_seed, self.config.worker, self.request_counter);
+            stream.head.push_known(Token::X_REQUEST_ID, &text);
+        }
+        if stream.grpc {
+            stream.grpc_timeout = stream.head.get(Token::GRPC_TIMEOUT).and_then(grpc::parse_timeout);
+        }
+    }
+
+    /// What the endpoint is told of the client; the same on every attempt.
+    fn complete_for_upstream(&mut self, c: &Connection, index: u32) {
+        let Role::Downstream { tls, peer_text, .. } = &c.role else {
+            return;
+        };
+        let head = &mut self.streams[index].head;
+        match head.find(Token::X_FORWARDED_FOR).copied() {
+            None => head.push_known(Token::X_FORWARDED_FOR, peer_text.as_bytes()),
+            Some(_) => {
+                self.text.clear();
+                for field in head
+                    .fields()
+                    .iter()
+                    .filter(|field| field.token() == Token::X_FORWARDED_FOR)
+                {
+                    self.text.extend_from_slice(head.value(field));
+                    self.text.extend_from_slice(b", ");
+                }
+                self.text.extend_from_slice(peer_text.as_bytes());
+                head.set_known(Token::X_FORWARDED_FOR, &self.text);
+            }
+        }
+        head.set_known(Token::X_FORWARDED_PROTO, if *tls { b"https" } else { b"http" });
+        // Upstream is not TLS, whatever came in (RFC 9113 8.3.1).
+        if let Some(place) = head.position(b":scheme")
+            && head.value(&head.fields()[place]) != b"http"
+        {
+            head.set_value(place, b"http");
+        }
+    }
+
+    fn decide(&mut self, index: u32, listener: ListenerId) -> Result<Decision, Fault> {
+        let stream = &mut self.streams[index];
+        let head = &mut stream.head;
+        if head.is_too_large() {
+            return Err(Fault::HeadTooLarge);
+        }
+        let target = match (stream.method, head.get(Token::PATH)) {
+            (Method::Connect, _) | (_, None) => return Err(Fault::BadRequest),
+            (_, Some(target)) => target,
+        };
+        let known = head
+            .get(Token::AUTHORITY)
+            .is_some_and(|text| authority::normalise_host(text, &mut self.host));
+        if !known {
+            return Err(Fault::BadRequest);
+        }
+        match path::normalise(target, &mut self.text) {
+            Normal::AsIs => {}
+            Normal::Rewritten => head.set_known(Token::PATH, &self.text),
+            Normal::Malformed => return Err(Fault::BadRequest),
+        }
+        let head = &*head;
+        let target = head.get(Token::PATH).unwrap_or_default();
+        let (path, query) = path::split(target);
+        let request = RequestHead {
+            method: head.get(Token::METHOD).unwrap_or_default(),
+            host: &self.host,
+            path,
+            query,
+            fields: head,
+        };
+        let revision = stream
+            .revision
+            .expect("a live stream holds a revision until its response began");
+        let snapshot = self.revisions.get(revision);
+        Ok(Decide {
+            snapshot,
+            balancers: &mut self.balancers,
+        }
+        .request(listener, &request, self.now))
+    }
+
+    /// Finds a connection for the stream's next attempt and opens the upstream leg there, or lets it wait.
+    pub(super) fn dispatch(&mut self, c: &mut Connection, index: u32) {
+        let stream = &mut self.streams[index];
+        let Some(forward) = stream.forward else { return };
+        let attempt = usize::from(stream.attempts);
+        if attempt < TRIED_MAX {
+            stream.tried[attempt] = Some(forward.endpoint);
+        }
+        stream.attempts += 1;
+        stream.facts.endpoint = Some(forward.endpoint);
+        let revision = stream
+            .revision
+            .expect("a stream holds its revision as long as it may be tried again");
+        let Some(addr) = self
+            .revisions
+            .get(revision)
+            .endpoint(forward.endpoint)
+            .map(|endpoint| endpoint.addr)
+        else {
+            return self.fail(c, index, Fault::NoEndpoint);
+        };
+        stream.balanced = true;
+        self.balancers.started(forward.endpoint);
+        self.metrics.endpoint_started(forward.endpoint);
+        match self.upstream_for(c, forward.endpoint, addr, forward.protocol) {
+            Ok(target) => self.enter_upstream(c, index, target),
+            Err(fault) => {
+                debug_assert!(self.streams[index].legs[UP].conn.is_none());
+                self.fail(c, index, fault);
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A stream: one request and its response between two connections, as two legs.
+//!
+//! # The seam between the codecs and the stream
+//! * A codec (HTTP/2, HTTP/1.1) knows its connection and its peer's framing; it never sees the other leg.
+//! * What arrives is told to the engine in the codecs' common words: `on_request`, `on_response`, `on_body`,
+//!   `on_trailers`, `on_reset` (`request.rs`, `response.rs`, `forward.rs`, `fail.rs`). The codec has checked its
+//!   framing and the field rules of its RFC before.
+//! * What has to be sent is asked of the other leg's connection: `room`, `send_head`, `send_body`, `send_trailers`,
+//!   `reset`, `credit`, `detach` (`leg.rs`), each one `match` over the connection's codec.
+//! * Heads are [`FieldList`]s in HTTP/2's vocabulary on both sides of the seam, bodies are plain bytes.
+//!
+//! # Laws
+//! * A stream's slot is reused; whoever keeps a [`StreamKey`] across turns compares generations.
+//! * A stream ends exactly once, in `finish.rs`; there its outcome is made and both legs have left their connections.
+
+use super::ConnId;
+use super::timer::TimerId;
+use crate::head::FieldList;
+use crate::head::facts::Method;
+use gateway_core::decide::Forward;
+use gateway_core::fault::Fault;
+use gateway_core::ids::{EndpointId, ListenerId, RuleId};
+use gateway_core::time::Moment;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Index of the downstream leg.
+pub const DOWN: usize = 0;
+/// Index of the upstream leg.
+pub const UP: usize = 1;
+
+/// No connection.
+pub const NOWHERE: ConnId = ConnId(u32::MAX);
+
+/// Endpoints one request may be tried on at most, whatever the limits say.
+pub const TRIED_MAX: usize = 4;
+
+/// A stream as something that outlives a turn may name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamKey {
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// Why body bytes for a leg wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Wait {
+    /// Nothing waits.
+    #[default]
+    No,
+    /// For room on the connection: the leg is in its connection's ring.
+    Connection,
+    /// For the leg's own window: it is in no list and costs nothing until its peer gives credit.
+    Stream,
+}
+
+/// One side of a stream. "Received" is what came from this leg's peer, "sent" what went to it.
+#[derive(Default)]
+pub struct Leg {
+    pub conn: Option<ConnId>,
+    /// Stream id on the connection; 0 while there is none.
+    pub id: u32,
+    /// HTTP/2 windows and what was consumed but not yet given back.
+    pub send_window: i64,
+    pub recv_window: i64,
+    pub unacked: u32,
+    /// Body bytes that the peer's content-length still promises; negative when it gave none.
+    pub length_left: i64,
+    /// The peer's message is complete.
+    pub received_end: bool,
+    /// Our message to it is complete.
+    pub sent_end: bool,
+    /// The peer's head is there (of a response: the final one).
+    pub received_head: bool,
+    /// Our head went to it (of a response: the final one).
+    pub sent_head: bool,
+    pub wait: Wait,
+    /// Body for this leg that found no room, and where it begins.
+    pub pending: Vec<u8>,
+    pub pending_start: usize,
+    /// After the pending bytes the message ends ...
+    pub pending_end: bool,
+    /// ... with these trailers.
+    pub trailers: Option<FieldList>,
+}
+
+impl Leg {
+    /// Body bytes that wait for this leg.
+    #[inline]
+    pub fn pending_len(&self) -> usize {
+        self.pending.len() - self.pending_start
+    }
+
+    /// Whether nothing stands between new body bytes and the wire.
+    #[inline]
+    pub fn is_clear(&self) -> bool {
+        self.sent_head && self.wait == Wait::No && self.pending_len() == 0 && !self.pending_end
+    }
+
+    /// Whether both messages on this leg are over.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.received_end && self.sent_end
+    }
+}
+
+/// A request under way.
+pub struct Stream {
+    pub generation: u32,
+    pub live: bool,
+    pub legs: [Leg; 2],
+    /// The request's head as received and completed (`x-request-id`, `x-forwarded-*`), kept for another attempt and
+    /// for the access log.
+    pub head: FieldList,
+    pub revision: Option<u32>,
+    pub forward: Option<Forward>,
+    pub started: Moment,
+    pub first_byte: Option<Moment>,
+    /// When the whole request must be over.
+    pub deadline: Option<Moment>,
+    pub timer: TimerId,
+    pub tried: [Option<EndpointId>; TRIED_MAX],
+    pub attempts: u8,
+    /// It speaks gRPC: local answers are gRPC statuses.
+    pub grpc: bool,
+    pub method: Method,
+    /// The balancer counts this attempt as live.
+    pub balanced: bool,
+    /// Nobody wants the rest of the request's body: it is dropped as it comes.
+    pub unwanted: bool,
+    /// What the client asked for in `grpc-timeout`.
+    pub grpc_timeout: Option<Duration>,
+    pub status: u16,
+    pub grpc_status: Option<u32>,
+    pub fault: Option<Fault>,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    /// Body bytes of the request that went upstream in this attempt, kept while they may have to go again.
+    pub replay: Vec<u8>,
+    /// Whether `replay` holds all of them.
+    pub replayable: bool,
+    /// Waiting bytes that go upstream once more: their sender already got its credit for them.
+    pub replayed: usize,
+    pub facts: Facts,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            live: false,
+            legs: Default::default(),
+            head: FieldList::default(),
+            revision: None,
+            forward: None,
+            started: Moment::ZERO,
+            first_byte: None,
+            deadline: None,
+            timer: TimerId::NONE,
+            tried: [None; TRIED_MAX],
+            attempts: 0,
+            grpc: false,
+            method: Method::Other,
+            balanced: false,
+            unwanted: false,
+            grpc_timeout: None,
+            status: 0,
+            grpc_status: None,
+            fault: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            replay: Vec::new(),
+            replayable: false,
+            replayed: 0,
+            facts: Facts::default(),
+        }
+    }
+}
+
+/// What does not change over a stream's life.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub listener: ListenerId,
+    pub rule: Option<RuleId>,
+    pub endpoint: Option<EndpointId>,
+    pub peer: SocketAddr,
+    pub protocol: &'static str,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            listener: ListenerId(0),
+            rule: None,
+            endpoint: None,
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+            protocol: "",
+        }
+    }
+}
+
+impl Stream {
+    /// The leg the bytes come from and the leg they go to.
+    #[inline]
+    pub fn legs_from(&mut self, from: usize) -> (&mut Leg, &mut Leg) {
+        let [down, up] = &mut self.legs;
+        if from == DOWN { (down, up) } else { (up, down) }
+    }
+
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.legs[DOWN].is_over() && self.legs[UP].is_over()
+    }
+
+    /// Which leg lies on this connection.
+    #[inline]
+    pub fn side_on(&self, conn: ConnId) -> usize {
+        if self.legs[DOWN].conn == Some(conn) { DOWN } else { UP }
+    }
+}
+
+/// All streams of a worker.
+#[derive(Default)]
+pub struct Streams {
+    slots: Vec<Stream>,
+    free: Vec<u32>,
+    generation: u32,
+    live: usize,
+}
+
+impl Streams {
+    /// A blank stream; its buffers are those the slot's last stream gave up.
+    pub fn open(&mut self) -> u32 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Stream::default());
+            self.slots.len() as u32 - 1
+        });
+        self.generation = self.generation.wrapping_add(1);
+        self.live += 1;
+        let stream = &mut self.slots[index as usize];
+        stream.generation = self.generation;
+        stream.live = true;
+        index
+    }
+
+    /// Puts every field back to its first value; buffers were taken before.
+    pub fn close(&mut self, index: u32) {
+        self.live -= 1;
+        self.slots[index as usize] = Stream::default();
+        self.free.push(index);
+    }
+
+    #[inline]
+    pub fn key(&self, index: u32) -> StreamKey {
+        StreamKey {
+            index,
+            generation: self.slots[index as usize].generation,
+        }
+    }
+
+    /// Whether the stream still is the one that was meant.
+    #[inline]
+    pub fn is_live(&self, key: StreamKey) -> bool {
+        let stream = &self.slots[key.index as usize];
+        stream.live && stream.generation == key.generation
+    }
+
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    pub fn iter_live(&self) -> impl Iterator<Item = &Stream> {
+        self.slots.iter().filter(|stream| stream.live)
+    }
+}
+
+impl std::ops::Index<u32> for Streams {
+    type Output = Stream;
+
+    #[inline]
+    fn index(&self, index: u32) -> &Stream {
+        &self.slots[index as usize]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Streams {
+    #[inline]
+    fn index_mut(&mut self, index: u32) -> &mut Stream {
+        &mut self.slots[index as usize]
+    }
+}

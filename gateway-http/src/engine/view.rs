@@ -1,0 +1,67 @@
+//! What is live, as values for the admin.
+
+use super::Engine;
+use super::connection::{Codec, Role};
+use super::stream::DOWN;
+use crate::head::Token;
+use crate::outcome::TEXT_BYTES_MAX;
+use gateway_core::model::{ConnectionView, LivePlane, StreamView};
+use gateway_core::time::Moment;
+
+fn millis(from: Moment, to: Moment) -> u64 {
+    u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Engine {
+    pub(super) fn connection_views(&self, now: Moment) -> Vec<ConnectionView> {
+        let view = |c: &super::connection::Connection| ConnectionView {
+            id: c.serial,
+            plane: LivePlane::Http,
+            protocol: c.protocol_name(),
+            side: c.side(),
+            peer: c.peer,
+            local: c.local,
+            listener: match c.role {
+                Role::Downstream { listener, .. } => Some(listener),
+                Role::Upstream { .. } => None,
+            },
+            endpoint: c.endpoint(),
+            streams: c.streams,
+            streams_total: c.streams_total,
+            bytes_in: c.bytes_in,
+            bytes_out: c.bytes_out,
+            age_ms: millis(c.opened, now),
+            why: match &c.codec {
+                Codec::Detecting => Some("waiting for the first bytes"),
+                Codec::Http2(_) | Codec::Http1(_) => None,
+            },
+        };
+        self.connections.iter().map(view).collect()
+    }
+
+    pub(super) fn stream_views(&self, now: Moment) -> Vec<StreamView> {
+        let text = |bytes: Option<&[u8]>| {
+            let bytes = bytes.unwrap_or_default();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(TEXT_BYTES_MAX)]).into_owned()
+        };
+        let view = |stream: &super::stream::Stream| {
+            let down = &stream.legs[DOWN];
+            StreamView {
+                connection: down
+                    .conn
+                    .and_then(|id| self.connections.get(id))
+                    .map_or(0, |c| c.serial),
+                stream: down.id,
+                listener: stream.facts.listener,
+                rule: stream.facts.rule,
+                endpoint: stream.facts.endpoint,
+                method: text(stream.head.get(Token::METHOD)),
+                path: text(stream.head.get(Token::PATH)),
+                bytes_up: stream.bytes_up,
+                bytes_down: stream.bytes_down,
+                age_ms: millis(stream.started, now),
+            }
+        };
+        self.streams.iter_live().map(view).collect()
+    }
+}
