@@ -3,5 +3,6 @@
 
 pub mod gateway;
 pub mod lab;
+pub mod packet;
 pub mod rows;
 pub mod shell;
