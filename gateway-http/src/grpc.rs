@@ -70,6 +70,19 @@ impl TimeoutText {
     }
 }
 
+impl std::ops::Deref for TimeoutText {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+/// The value of `grpc-timeout` for this much time.
+pub fn format_timeout(timeout: Duration) -> TimeoutText {
+    TimeoutText::new(timeout)
+}
+
 /// The status that trailers, or a response without any other body, end with.
 pub fn status(trailers: &FieldList) -> Option<u32> {
     let digits = trailers.get(Token::GRPC_STATUS)?;
