@@ -64,12 +64,13 @@ fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_co
         (Protocol::Tcp, PlaneName::Splice) => Plane::Splice(stream(served, &mut work.found)),
         (Protocol::Tcp, PlaneName::Kernel) => {
             let rules = stream(served, &mut work.found);
-            match plane::kernel_obstacle(bind.addr, &rules.rules).or_else(|| no_endpoint(work, bind.addr, &rules)) {
+            let obstacle = plane::kernel_obstacle(bind.addr, &rules.rules).map(str::to_owned);
+            match obstacle.or_else(|| unreachable(work, bind.addr, &rules)) {
                 Some(obstacle) => {
                     why = format!("not by packets: {obstacle}");
                     Plane::Splice(rules)
                 }
-                None => Plane::Kernel(of_family(rules, bind.addr)),
+                None => Plane::Kernel(of_family(work, rules, bind.addr)),
             }
         }
     };
@@ -272,44 +273,45 @@ fn http_destination(
     }
 }
 
-/// Packets cannot change their family: a VIP needs endpoints of its own.
-fn no_endpoint(work: &Work<'_>, addr: Option<IpAddr>, rules: &StreamRules) -> Option<&'static str> {
-    let addr = addr?;
-    let services = rules
+/// Packets cannot change their family: each endpoint needs an address of the VIP's.
+fn unreachable(work: &Work<'_>, addr: Option<IpAddr>, rules: &StreamRules) -> Option<String> {
+    let ipv4 = addr?.is_ipv4();
+    let shares = rules
         .rules
         .iter()
         .flat_map(|rule| &rule.destinations)
         .filter(|share| share.weight > 0);
-    for share in services {
+    for share in shares {
         let Destination::Service(name) = &share.to else {
             continue;
         };
-        let Some(service) = work.services.get(name) else {
+        let (Some(all), Some(family)) = (
+            work.services.get(name),
+            work.services.get(&endpoints::of_family(name, ipv4)),
+        ) else {
             continue;
         };
-        let twin = work
-            .services
-            .get(&ServiceName::new(format!("{name}{}", endpoints::IPV6)));
-        let (ipv4, ipv6) = (
-            service.endpoints.iter().any(|e| e.addr.is_ipv4()),
-            twin.is_some_and(|twin| !twin.endpoints.is_empty()),
-        );
-        match (addr.is_ipv4(), ipv4, ipv6) {
-            (true, false, true) => return Some("the address is IPv4 and a backend has only IPv6 endpoints"),
-            (false, true, false) => return Some("the address is IPv6 and a backend has only IPv4 endpoints"),
-            _ => {}
+        let reached: BTreeSet<_> = family.endpoints.iter().map(|e| &e.name).collect();
+        if let Some(endpoint) = all.endpoints.iter().find(|e| !reached.contains(&e.name)) {
+            let version = if ipv4 { "IPv4" } else { "IPv6" };
+            return Some(format!("endpoint {} of {name} has no {version} address", endpoint.name));
         }
     }
     None
 }
 
-/// An IPv6 VIP of the kernel plane takes the services' IPv6 twins.
-fn of_family(mut rules: StreamRules, addr: Option<IpAddr>) -> StreamRules {
-    if addr.is_some_and(|addr| addr.is_ipv6()) {
-        for share in rules.rules.iter_mut().flat_map(|rule| &mut rule.destinations) {
-            if let Destination::Service(name) = &mut share.to {
-                *name = ServiceName::new(format!("{name}{}", endpoints::IPV6));
-            }
+/// Kernel rules name services whose endpoints are all of the VIP's family.
+fn of_family(work: &Work<'_>, mut rules: StreamRules, addr: Option<IpAddr>) -> StreamRules {
+    let Some(addr) = addr else { return rules };
+    for share in rules.rules.iter_mut().flat_map(|rule| &mut rule.destinations) {
+        let Destination::Service(name) = &mut share.to else {
+            continue;
+        };
+        let Some(service) = work.services.get(name) else {
+            continue;
+        };
+        if service.endpoints.iter().any(|e| e.addr.is_ipv4() != addr.is_ipv4()) {
+            *name = endpoints::of_family(name, addr.is_ipv4());
         }
     }
     rules

@@ -3,8 +3,8 @@
 //! An endpoint is known by its name: its target's, else its hostname, else its address and port. A pod with an IPv4
 //! and an IPv6 address stands in two slices under one name and counts once: `namespace/name:port` holds one address
 //! of each name, IPv4 before IPv6, so that balancing by request is fair over endpoints and not over addresses. The
-//! kernel plane cannot translate between families: an IPv6 VIP takes `namespace/name:port/ipv6`, which holds every
-//! IPv6 address; an IPv4 VIP takes the IPv4 ones of `namespace/name:port`, which are all there are.
+//! kernel plane cannot translate between families: there `namespace/name:port/ipv4` and `.../ipv6` hold every address
+//! of one family, and a VIP takes the one of its own.
 
 use super::Work;
 use crate::diagnostic::Severity;
@@ -17,10 +17,12 @@ use std::net::{IpAddr, SocketAddr};
 /// Most endpoints of one service; the kernel plane's indexes are 16 bits wide.
 pub(super) const ENDPOINTS_MAX: usize = 60_000;
 
-/// Suffix of the service that holds the IPv6 endpoints for IPv6 VIPs of the kernel plane.
-pub(super) const IPV6: &str = "/ipv6";
+/// The service with the addresses of one family.
+pub(super) fn of_family(service: &ServiceName, ipv4: bool) -> ServiceName {
+    ServiceName::new(format!("{service}/{}", if ipv4 { "ipv4" } else { "ipv6" }))
+}
 
-/// `namespace/name:port`, resolved once into `work.services` with its IPv6 twin.
+/// `namespace/name:port`, resolved once into `work.services`, with one service for each family.
 pub(super) fn service(work: &mut Work<'_>, object: &Object<kinds::Service>, port: &ServicePort) -> ServiceName {
     let text = format!("{}:{}", object.key(), port.port);
     let name = ServiceName::new(text.as_str());
@@ -32,25 +34,27 @@ pub(super) fn service(work: &mut Work<'_>, object: &Object<kinds::Service>, port
         let key = (object.id.namespace.as_str(), object.id.name.as_str());
         report_empty(work, object, port, matched, work.slices.contains_key(&key));
     }
-    let ipv6: Vec<Endpoint> = all.values().filter(|e| e.addr.is_ipv6()).cloned().collect();
+    let balance = BalancePolicy::default();
+    for ipv4 in [true, false] {
+        let endpoints = all.values().filter(|e| e.addr.is_ipv4() == ipv4).cloned().collect();
+        let twin = of_family(&name, ipv4);
+        work.services.insert(
+            twin.clone(),
+            Service {
+                name: twin,
+                endpoints,
+                balance,
+            },
+        );
+    }
     let mut taken = BTreeSet::new();
     // IPv4 addresses sort before IPv6 ones.
-    let preferred: Vec<Endpoint> = all.into_values().filter(|e| taken.insert(e.name.clone())).collect();
-    let twin = ServiceName::new(text + IPV6);
-    let balance = BalancePolicy::default();
-    work.services.insert(
-        twin.clone(),
-        Service {
-            name: twin,
-            endpoints: ipv6,
-            balance,
-        },
-    );
+    let endpoints = all.into_values().filter(|e| taken.insert(e.name.clone())).collect();
     work.services.insert(
         name.clone(),
         Service {
             name: name.clone(),
-            endpoints: preferred,
+            endpoints,
             balance,
         },
     );

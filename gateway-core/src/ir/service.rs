@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 /// A set of endpoints that serve the same thing.
 ///
 /// Of an endpoint with addresses of both families this holds one, IPv4 first: balancing counts endpoints, not
-/// addresses. `<name>/ipv6` beside it holds every IPv6 address; it is what kernel rules of an IPv6 VIP name, because
-/// packets cannot change their family. Kernel rules of an IPv4 VIP name the service itself and take its IPv4
-/// endpoints, which are all there are.
+/// addresses. Packets cannot change their family, so kernel rules name a service whose endpoints are all of their
+/// VIP's: this one where it is, else `<name>/ipv4` or `<name>/ipv6` beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ServiceName,
