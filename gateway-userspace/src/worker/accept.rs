@@ -247,15 +247,19 @@ pub fn unmapped(addr: SocketAddr) -> SocketAddr {
 pub struct LookupSocket {
     pub worker: u16,
     pub ipv6: bool,
+    /// Its own address: loopback, and a port of the kernel's choice.
+    pub addr: SocketAddr,
     /// Open as long as the workers run.
     pub fd: RawFd,
 }
 
 impl LookupSocket {
     pub fn of(worker: u16, socket: &std::net::TcpListener) -> io::Result<Self> {
+        let addr = socket.local_addr()?;
         Ok(Self {
             worker,
-            ipv6: socket.local_addr()?.is_ipv6(),
+            ipv6: addr.is_ipv6(),
+            addr,
             fd: socket.as_raw_fd(),
         })
     }
