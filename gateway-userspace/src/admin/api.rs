@@ -7,8 +7,10 @@ use axum::extract::State;
 use gateway_core::fairness::jain;
 use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::ir::Plane;
+use gateway_core::model::ConnectionView;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -43,9 +45,19 @@ pub async fn connections(State(state): Shared) -> Json<Value> {
     Json(view::list("ConnectionList", items))
 }
 
-/// Flows of the kernel plane as connections.
-fn kernel_flows(state: &AdminState) -> Vec<gateway_core::model::ConnectionView> {
-    state.kernel.flows()
+/// Flows of the kernel plane as connections. The maps know addresses; which endpoint that is, the revision knows.
+fn kernel_flows(state: &AdminState) -> Vec<ConnectionView> {
+    let published = state.published();
+    let endpoints: BTreeMap<SocketAddr, EndpointId> =
+        published.snapshot.endpoints.iter().flatten().map(|plan| (plan.addr, plan.id)).collect();
+    let (views, flows) = (state.kernel.flows(), state.kernel.live_flows());
+    let by_client: BTreeMap<_, _> = flows.iter().map(|flow| ((flow.client, flow.vip), flow.endpoint)).collect();
+    let mut known = views;
+    for view in &mut known {
+        let endpoint = by_client.get(&(view.peer, view.local));
+        view.endpoint = endpoint.and_then(|addr| endpoints.get(addr)).copied();
+    }
+    known
 }
 
 pub async fn streams(State(state): Shared) -> Json<Value> {

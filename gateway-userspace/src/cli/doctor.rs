@@ -2,7 +2,7 @@
 
 use super::Output;
 use super::table::Table;
-use crate::kernel::features::Features;
+use crate::kernel::features::{Fact, Standing, survey};
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
@@ -33,38 +33,57 @@ pub fn run(args: DoctorArgs) -> super::Result {
         }
         return Ok(());
     }
-    let features = Features::detect(&args.interface);
-    let rows = [
-        ("lookup", "sockets of any address and port (sk_lookup)", &features.lookup),
-        ("tcx", "packets forwarded at the traffic control hook", &features.tcx),
-        ("xdp", "packets forwarded in the driver", &features.xdp),
-    ];
+    let facts = survey(&args.pin_dir, &args.interface);
+    let datapaths = ["lookup", "tcx", "xdp"].map(|name| (name, works(&facts, name)));
     match args.output {
         Output::Table => {
-            println!("kernel {}", features.kernel);
-            let mut table = Table::new(&["DATAPATH", "WHAT", "WORKS", "WHY NOT"]);
-            for (name, what, works) in rows {
-                let why = works.as_ref().err().cloned().unwrap_or_default();
-                table.row([name, what, if works.is_ok() { "yes" } else { "no" }, &why].map(str::to_owned));
+            let mut table = Table::new(&["FACT", "STANDS", "DETAIL"]);
+            for fact in &facts {
+                table.row([fact.name.clone(), fact.standing.name().to_owned(), fact.detail.clone()]);
             }
-            table.row(["off", "own sockets, everything relayed or proxied", "yes", ""].map(str::to_owned));
             print!("{}", table.render());
-            for note in &features.notes {
-                println!("note: {note}");
+            let mut table = Table::new(&["DATAPATH", "WORKS", "WHY NOT"]);
+            for (name, works) in &datapaths {
+                let answer = if works.is_ok() { "yes" } else { "no" };
+                table.row([(*name).to_owned(), answer.to_owned(), works.clone().err().unwrap_or_default()]);
             }
+            table.row(["off", "yes", ""].map(str::to_owned));
+            print!("\n{}", table.render());
         }
         Output::Json | Output::Yaml => {
+            let fact = |fact: &Fact| json!({"name": fact.name, "stands": fact.standing.name(), "detail": fact.detail});
             let row = |works: &Result<(), String>| json!({"works": works.is_ok(), "why": works.as_ref().err()});
-            let datapaths: serde_json::Map<_, _> =
-                rows.iter().map(|(name, _, works)| ((*name).to_owned(), row(works))).collect();
+            let rows: serde_json::Map<_, _> =
+                datapaths.iter().map(|(name, works)| ((*name).to_owned(), row(works))).collect();
             println!(
                 "{:#}",
                 json!({
-                    "apiVersion": "sluice.dev/v1", "kind": "DoctorReport", "kernel": features.kernel,
-                    "datapaths": datapaths, "notes": features.notes,
+                    "apiVersion": "sluice.dev/v1", "kind": "DoctorReport",
+                    "facts": facts.iter().map(fact).collect::<Vec<_>>(), "datapaths": rows,
                 })
             );
         }
     }
     Ok(())
+}
+
+/// Whether everything that a datapath needs is there; else what is not. XDP needs one interface that can.
+fn works(facts: &[Fact], datapath: &str) -> Result<(), String> {
+    let usable = |fact: &Fact| matches!(fact.standing, Standing::Works | Standing::Limited);
+    let mut needs = vec!["object", "bpf", "bpffs", "sk_lookup"];
+    if datapath == "tcx" {
+        needs.push("tcx");
+    }
+    for fact in facts {
+        if needs.contains(&fact.name.as_str()) && !usable(fact) {
+            return Err(format!("{}: {}", fact.name, fact.detail));
+        }
+    }
+    let devices: Vec<&Fact> = facts.iter().filter(|fact| fact.name.starts_with("xdp ")).collect();
+    match devices.iter().find(|fact| !usable(fact)) {
+        Some(fact) if datapath == "xdp" && devices.iter().all(|fact| !usable(fact)) => {
+            Err(format!("{}: {}", fact.name, fact.detail))
+        }
+        _ => Ok(()),
+    }
 }

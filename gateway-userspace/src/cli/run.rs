@@ -79,8 +79,9 @@ pub fn run(args: RunArgs) -> super::Result {
 
     let kernel = Arc::new(start_kernel(&args, &sender)?);
     let workers = Arc::new(start_workers(&args, &tunables, started)?);
-    for (worker, ipv6, socket) in workers.lookup_sockets() {
-        kernel.register_listener(worker, ipv6, socket).map_err(|error| Exit::new(Code::Failed, format!("{error:#}")))?;
+    for socket in workers.lookup_sockets() {
+        let registered = kernel.register_listener(socket.worker, socket.ipv6, socket.fd);
+        registered.map_err(|error| Exit::new(Code::Failed, error))?;
     }
     kernel.watch_load(workers.loads());
 
@@ -153,8 +154,13 @@ fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Resul
     if count == 0 || count > most {
         return Err(Exit::new(Code::Usage, format!("--workers {count}: 1 to {most}")));
     }
-    let options =
-        WorkerOptions { workers: count, limits: tunables.limits.clone(), access_log: tunables.access_log, started };
+    let options = WorkerOptions {
+        workers: count,
+        limits: tunables.limits.clone(),
+        access_log: tunables.access_log.into(),
+        started,
+        ..WorkerOptions::default()
+    };
     Ok(Workers::start(options).context("start the workers")?)
 }
 
