@@ -1,0 +1,354 @@
+//! The kernel plane from outside: start it, write its tables, ask what it does, stop it.
+//!
+//! [`Kernel::start`] takes the best datapath that was asked for and works here, adopting what an earlier process left
+//! pinned. With [`Datapath::Off`] nothing is loaded, and no privilege is needed.
+
+pub mod apply;
+pub mod attach;
+pub mod bpf;
+pub mod counters;
+pub mod features;
+pub mod flows;
+pub mod inspect;
+pub mod load;
+pub mod locate;
+pub mod map;
+pub mod pins;
+mod start;
+
+use crate::sys::netlink::Netlink;
+use crate::warden::{Answer, Request, Warden};
+use apply::Writer;
+use flows::{KernelFlow, Wake};
+use gateway_common::abi::Reason;
+use gateway_core::ids::ListenerId;
+use gateway_core::lower::KernelTables;
+use gateway_core::model::{ConnectionView, LivePlane, Side};
+use gateway_core::reconcile::MapOp;
+use load::Maps;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Which programs to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Datapath {
+    /// The best that works, with a reason for what does not.
+    #[default]
+    Auto,
+    /// XDP on the interfaces, and sk_lookup.
+    Xdp,
+    /// TCX on the interfaces, and sk_lookup.
+    Tcx,
+    /// sk_lookup alone.
+    Lookup,
+    /// Nothing: own sockets.
+    Off,
+}
+
+impl Datapath {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Datapath::Auto => "auto",
+            Datapath::Xdp => "xdp",
+            Datapath::Tcx => "tcx",
+            Datapath::Lookup => "lookup",
+            Datapath::Off => "off",
+        }
+    }
+}
+
+/// What [`Kernel::start`] is told.
+pub struct KernelOptions {
+    pub datapath: Datapath,
+    /// Interfaces to attach to; none is every one that is up and speaks Ethernet.
+    pub interfaces: Vec<String>,
+    pub pin_dir: PathBuf,
+    /// Replies of endpoints behind a gateway are declared to come back through this host.
+    pub return_path_gateway: bool,
+    /// Called (from the sweep's thread) with endpoint indexes that drain and have no live flow.
+    pub on_idle: Box<dyn Fn(Vec<u16>) + Send>,
+}
+
+/// Why the kernel plane did not start, or did not do what it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelError {
+    /// The kernel, the device or this build lacks it.
+    Unavailable(String),
+    /// It is there, but not for this process.
+    NotPermitted(String),
+    /// It should have worked.
+    Failed(String),
+}
+
+impl KernelError {
+    /// `EPERM` and `EACCES` are a matter of permission, `ENOSYS` and `EOPNOTSUPP` of what is there.
+    pub fn from_io(doing: &str, error: &io::Error) -> Self {
+        let text = format!("{doing}: {error}");
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => KernelError::NotPermitted(text),
+            Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::ENODEV) => KernelError::Unavailable(text),
+            _ => KernelError::Failed(text),
+        }
+    }
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelError::Unavailable(text) | KernelError::NotPermitted(text) | KernelError::Failed(text) => {
+                f.write_str(text)
+            }
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// What runs, and why not more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelStatus {
+    /// `tcx`, `xdp` or `off`.
+    pub ingress: &'static str,
+    pub lookup: bool,
+    /// Names of the interfaces that carry a program.
+    pub interfaces: Vec<String>,
+    /// Links of an earlier process were taken over.
+    pub adopted: bool,
+    /// One sentence for everything that is less than it could be.
+    pub reasons: Vec<String>,
+}
+
+/// The kernel plane of this process.
+pub struct Kernel {
+    status: KernelStatus,
+    warden: Arc<Mutex<Warden>>,
+    /// None with the datapath off.
+    active: Option<Active>,
+    netlink: Mutex<Option<Netlink>>,
+    return_path_gateway: bool,
+    pin_dir: PathBuf,
+    /// Addresses that [`Kernel::set_local`] is in charge of.
+    locals: Mutex<BTreeSet<IpAddr>>,
+}
+
+struct Active {
+    maps: Arc<Maps>,
+    writer: Arc<Mutex<Writer>>,
+    adopted: Option<KernelTables>,
+    /// Interfaces that carry our program, by index.
+    carrying: BTreeSet<u32>,
+    loads: Arc<Mutex<Vec<Arc<AtomicU32>>>>,
+    wake: SyncSender<Wake>,
+    sweep: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Kernel {
+    /// What runs, and why not more.
+    pub fn status(&self) -> KernelStatus {
+        self.status.clone()
+    }
+
+    /// What the maps of an earlier process held when this one took them over.
+    pub fn adopted(&self) -> Option<KernelTables> {
+        self.active.as_ref()?.adopted.clone()
+    }
+
+    /// Writes the maps. Blocks for the grace period of a ring swap: never called from a worker.
+    pub fn apply(&self, ops: Vec<MapOp>) -> Result<(), KernelError> {
+        let Some(active) = &self.active else {
+            return Err(KernelError::Failed("the datapath is off".into()));
+        };
+        let done = lock(&active.writer).apply(&ops);
+        // A full queue has a wake-up waiting in it already.
+        let _ = active.wake.try_send(Wake::Soon);
+        done
+    }
+
+    /// What the maps really hold, read now: after a failed write.
+    pub fn read_tables(&self) -> KernelTables {
+        let Some(active) = &self.active else {
+            return KernelTables::default();
+        };
+        let mut writer = lock(&active.writer);
+        match writer.read_tables() {
+            Ok(tables) => tables.clone(),
+            Err(error) => {
+                tracing::error!("read the maps: {error}");
+                writer.tables().clone()
+            }
+        }
+    }
+
+    /// Makes exactly these addresses local (and those not any more that an earlier call made so). Returns those that
+    /// could not be, with the reason.
+    pub fn set_local(&self, addresses: &[IpAddr]) -> BTreeMap<IpAddr, String> {
+        let mut warden = lock(&self.warden);
+        let mut failed = BTreeMap::new();
+        let wanted: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+        let mut locals = lock(&self.locals);
+        for addr in locals.difference(&wanted) {
+            if let Answer::Failed(error) = warden.handle(Request::UndoLocal(*addr)) {
+                tracing::warn!("{error}");
+            }
+        }
+        for addr in &wanted {
+            if let Answer::Failed(error) = warden.handle(Request::MakeLocal(*addr)) {
+                failed.insert(*addr, error.to_string());
+            }
+        }
+        *locals = wanted;
+        failed
+    }
+
+    /// Whether the kernel plane can take an endpoint: replies provably come back through us.
+    pub fn reach(&self, endpoint: SocketAddr) -> Result<(), String> {
+        let Some(active) = &self.active else {
+            return Err("the datapath is off".into());
+        };
+        let mut netlink = lock(&self.netlink);
+        let Some(netlink) = netlink.as_mut() else {
+            return Err("netlink cannot be asked".into());
+        };
+        locate::reach(netlink, endpoint.ip(), &active.carrying, self.return_path_gateway)
+    }
+
+    /// Puts a worker's listening socket where `sk_lookup` finds it. The socket stays the worker's. Workers come in order,
+    /// from 0, each with its sockets of both families.
+    pub fn register_listener(&self, worker: u16, ipv6: bool, socket: RawFd) -> Result<(), KernelError> {
+        let Some(active) = self.active.as_ref().filter(|_| self.status.lookup) else {
+            return Ok(());
+        };
+        lock(&active.writer)
+            .register_listener(u32::from(worker), ipv6, socket)
+            .map_err(|error| KernelError::from_io(&format!("register the socket of worker {worker}"), &error))
+    }
+
+    /// From now on each worker's load, by number, is copied into the kernel some dozen times a second.
+    pub fn watch_load(&self, loads: Vec<Arc<AtomicU32>>) {
+        if let Some(active) = &self.active {
+            *lock(&active.loads) = loads;
+        }
+    }
+
+    /// Verdicts by VIP id and reason; zeros are left out.
+    pub fn counters(&self) -> Vec<(u32, Reason, u64)> {
+        let Some(active) = &self.active else { return Vec::new() };
+        let vips: BTreeSet<u32> = {
+            let writer = lock(&active.writer);
+            let vips = writer.tables().vips.values().map(|vip| vip.id);
+            vips.filter(|id| *id < gateway_common::abi::VIPS_MAX).collect()
+        };
+        counters::read(&active.maps, vips.into_iter()).unwrap_or_else(|error| {
+            tracing::warn!("read the counters: {error}");
+            Vec::new()
+        })
+    }
+
+    /// Live flows of the kernel plane.
+    pub fn live_flows(&self) -> Vec<KernelFlow> {
+        let Some(active) = &self.active else { return Vec::new() };
+        flows::list(&active.maps).unwrap_or_else(|error| {
+            tracing::warn!("read the flows: {error}");
+            Vec::new()
+        })
+    }
+
+    /// Live flows as connections. Their endpoints are known by address only, so `endpoint` is `None`; see
+    /// [`Kernel::live_flows`].
+    pub fn flows(&self) -> Vec<ConnectionView> {
+        (0..).zip(self.live_flows()).map(|(id, flow)| view(id, &flow)).collect()
+    }
+
+    /// Our attached programs.
+    pub fn programs(&self) -> Vec<inspect::ProgramView> {
+        inspect::programs(&lock(&self.warden).program_ids())
+    }
+
+    /// Our pinned maps.
+    pub fn maps(&self) -> Vec<inspect::MapView> {
+        if self.active.is_some() {
+            inspect::maps(&self.pin_dir)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Ends the sweep. Unless `keep`, detaches, unpins and undoes everything; with it, the kernel goes on forwarding.
+    pub fn stop(&self, keep: bool) -> Result<(), KernelError> {
+        if let Some(active) = &self.active {
+            // An ended sweep takes no message, and needs none.
+            let _ = active.wake.send(Wake::Stop);
+            if let Some(sweep) = lock(&active.sweep).take()
+                && sweep.join().is_err()
+            {
+                tracing::error!("the sweep of the kernel flows had panicked");
+            }
+        }
+        if keep {
+            return Ok(());
+        }
+        match lock(&self.warden).handle(Request::RemoveAll) {
+            Answer::Failed(error) => Err(error),
+            Answer::Done | Answer::Attached(_) | Answer::Socket(_) | Answer::Map(_) => Ok(()),
+        }
+    }
+}
+
+/// Removes what an earlier process left below `pin_dir`, and its local addresses in this network namespace. Refused
+/// while a process uses it. Returns what was removed.
+pub fn clean(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
+    let mut removed = pins::survey(pin_dir);
+    let kernel = if pins::versioned(pin_dir).is_dir() {
+        let none = load::Programs {
+            tcx: None,
+            xdp: None,
+            lookup: None,
+        };
+        Some((pins::Pins::open(pin_dir)?, none))
+    } else {
+        None
+    };
+    let mut warden = Warden::new(kernel)?;
+    let locals = warden
+        .adopt_locals()
+        .map_err(|error| KernelError::from_io("list local addresses", &error))?;
+    removed.extend(locals.iter().map(|addr| format!("local {addr}")));
+    match warden.handle(Request::RemoveAll) {
+        Answer::Failed(error) => Err(error),
+        Answer::Done | Answer::Attached(_) | Answer::Socket(_) | Answer::Map(_) => Ok(removed),
+    }
+}
+
+fn view(id: u64, flow: &KernelFlow) -> ConnectionView {
+    ConnectionView {
+        id,
+        plane: LivePlane::Kernel,
+        protocol: "tcp",
+        side: Side::Downstream,
+        peer: flow.client,
+        local: flow.vip,
+        listener: Some(ListenerId(flow.vip_id)),
+        endpoint: None,
+        streams: 0,
+        streams_total: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        age_ms: 0,
+        why: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The pin directory: `<pin-dir>/v<PIN_VERSION>/`, in a bpffs. Maps lie there under their names, links as `tcx_<ifindex>`,
+//! `xdp_<ifindex>` and `sk_lookup` (bpffs allows no dots, and interface names may have some).
+//!
+//! One process at a time: the directory is locked while it is used, and the kernel drops the lock with the process.
+
+use super::KernelError;
+use super::bpf;
+use gateway_common::abi::PIN_VERSION;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::statfs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// `BPF_FS_MAGIC`.
+const BPFFS_MAGIC: i64 = 0xcafe_4a11;
+/// Where systemd and everyone else mounts the bpffs.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// A pin directory that is ours alone.
+pub struct Pins {
+    dir: PathBuf,
+    base: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Pins {
+    /// Opens (makes) the directory and locks it; mounts a bpffs where none is.
+    pub fn open(base: &Path) -> Result<Self, KernelError> {
+        ensure_bpffs(base)?;
+        let dir = versioned(base);
+        fs::create_dir_all(&dir).map_err(|error| KernelError::from_io(&format!("make {}", dir.display()), &error))?;
+        let lock = lock(&dir)?;
+        Ok(Self {
+            dir,
+            base: base.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The object pinned under a name, if any.
+    pub fn get(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        bpf::pinned(&self.path(name))
+    }
+
+    pub fn pin(&self, object: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        bpf::pin(object, &self.path(name))
+    }
+
+    /// Nothing happens if nothing is pinned there.
+    pub fn unpin(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names of everything pinned, in order.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        names_in(&self.dir)
+    }
+
+    /// Removes every pin and the directory. Links go first: no program may run on maps that are half gone.
+    pub fn remove_all(&self) -> io::Result<()> {
+        let (links, maps): (Vec<_>, Vec<_>) = self.names()?.into_iter().partition(|name| is_link(name));
+        for name in links.iter().chain(&maps) {
+            self.unpin(name)?;
+        }
+        fs::remove_dir(&self.dir)?;
+        remove_if_empty(&self.base)
+    }
+}
+
+/// Where the objects of this version lie.
+pub fn versioned(base: &Path) -> PathBuf {
+    base.join(format!("v{PIN_VERSION}"))
+}
+
+/// Whether a pin of this name is a link.
+pub fn is_link(name: &str) -> bool {
+    name == "sk_lookup" || name.starts_with("tcx_") || name.starts_with("xdp_")
+}
+
+/// Names of what is pinned below `base`, without opening or locking anything; empty if there is nothing.
+pub fn survey(base: &Path) -> Vec<String> {
+    names_in(&versioned(base)).unwrap_or_default()
+}
+
+/// Whether `path`, or what of it exists, lies in a bpffs.
+pub fn in_bpffs(path: &Path) -> bool {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists());
+    existing.is_some_and(|path| statfs(path).is_ok_and(|stat| stat.filesystem_type().0 == BPFFS_MAGIC))
+}
+
+fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A bpffs at the usual place if `base` is below it, else on `base` itself.
+fn ensure_bpffs(base: &Path) -> Result<(), KernelError> {
+    if in_bpffs(base) {
+        return Ok(());
+    }
+    let at = if base.starts_with(BPFFS) {
+        Path::new(BPFFS)
+    } else {
+        base
+    };
+    if !at.starts_with(BPFFS) {
+        fs::create_dir_all(at).map_err(|error| KernelError::from_io(&format!("make {}", at.display()), &error))?;
+    }
+    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|errno| {
+        let command = format!("`mount -t bpf bpf {}`", at.display());
+        KernelError::from_io(
+            &format!(
+                "no bpffs at {}, and {command} fails: mount it, or choose --pin-dir",
+                at.display()
+            ),
+            &errno.into(),
+        )
+    })
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>, KernelError> {
+    let file = File::open(dir).map_err(|error| KernelError::from_io(&format!("open {}", dir.display()), &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == nix::errno::Errno::EWOULDBLOCK {
+            let at = dir.display();
+            return KernelError::Failed(format!(
+                "{at} is in use by another sluice: stop it, or choose another --pin-dir"
+            ));
+        }
+        KernelError::from_io(&format!("lock {}", dir.display()), &errno.into())
+    })
+}
+
+/// The directory itself, unless it is a mount point or holds another version.
+fn remove_if_empty(base: &Path) -> io::Result<()> {
+    match fs::remove_dir(base) {
+        Err(error)
+            if !matches!(
+                error.raw_os_error(),
+                Some(libc::ENOTEMPTY | libc::EBUSY | libc::EPERM | libc::EACCES)
+            ) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_told_from_maps_by_name() {
+        assert!(["tcx_3", "xdp_12", "sk_lookup"].into_iter().all(is_link));
+        assert!(!["VIPS", "RINGS", "LOAD"].into_iter().any(is_link));
+    }
+
+    #[test]
+    fn a_missing_directory_surveys_as_empty_and_is_no_bpffs() {
+        assert!(survey(Path::new("/nonexistent/sluice")).is_empty());
+        assert!(!in_bpffs(Path::new("/tmp")));
+    }
+}
