@@ -1,0 +1,90 @@
+//! Configurations to test with: one listener on port 8080, one service `echo` under `/`.
+
+use gateway_core::ir::*;
+use gateway_core::lower::{self, Ids};
+use gateway_core::snapshot::Snapshot;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub fn endpoint_addr(number: u8) -> SocketAddr {
+    SocketAddr::from(([198, 18, 2, 10 + number], 50_051))
+}
+
+/// A configuration under construction.
+#[derive(Clone)]
+pub struct Config {
+    pub endpoints: Vec<SocketAddr>,
+    pub rule: HttpRule,
+    pub balance: BalancePolicy,
+}
+
+impl Config {
+    /// `count` endpoints, speaking HTTP/2.
+    pub fn new(count: u8) -> Self {
+        let to = HttpDestination {
+            to: Destination::Service(ServiceName::from("default/echo:50051")),
+            protocol: UpstreamProtocol::H2c,
+            filters: Vec::new(),
+        };
+        let rule = HttpRule {
+            name: RuleName::from("HTTPRoute/default/echo/0"),
+            kind: RouteKind::Http,
+            matches: vec![HttpMatch {
+                path: PathMatch::Prefix("/".to_owned()),
+                method: None,
+                headers: Vec::new(),
+                query: Vec::new(),
+            }],
+            filters: Vec::new(),
+            destinations: vec![Weighted { weight: 1, to }],
+            timeouts: Timeouts::default(),
+        };
+        Self { endpoints: (1..=count).map(endpoint_addr).collect(), rule, balance: BalancePolicy::RoundRobin }
+    }
+
+    pub fn rule(mut self, change: impl FnOnce(&mut HttpRule)) -> Self {
+        change(&mut self.rule);
+        self
+    }
+
+    fn ir(&self) -> Ir {
+        let bind = Bind { addr: None, port: 8080, transport: Transport::Tcp };
+        let host = VirtualHost { hostname: HostPattern::Any, rules: vec![self.rule.clone()] };
+        let name = ListenerName::from("default/gw/http");
+        let scope = HttpScope {
+            listener: name.clone(),
+            hostname: HostPattern::Any,
+            certificates: Vec::new(),
+            hosts: vec![host],
+        };
+        let plane = Plane::Http(HttpRules { tls: false, scopes: vec![scope] });
+        let listener = Listener { bind, names: vec![name], plane, why: String::new() };
+        let endpoint = |addr: &SocketAddr| Endpoint {
+            name: EndpointName::new(addr.to_string()),
+            addr: *addr,
+            weight: 1,
+            readiness: Readiness::Serving,
+        };
+        let service = Service {
+            name: ServiceName::from("default/echo:50051"),
+            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            balance: self.balance,
+        };
+        Ir {
+            listeners: [(bind, listener)].into(),
+            services: [(service.name.clone(), service)].into(),
+            certificates: Default::default(),
+        }
+    }
+
+    /// Lowered with ids that outlive it.
+    pub fn lower(&self, ids: &mut Ids, revision: u64) -> Arc<Snapshot> {
+        let ir = self.ir();
+        ids.assign(&ir);
+        Arc::new(lower::snapshot::lower(&ir, Revision(revision), ids))
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.lower(&mut Ids::default(), 1)
+    }
+}
