@@ -5,7 +5,22 @@
 //!
 //! Removing a pair: `FLOWS` first, then read `REVERSE` again, and remove it only if [`reverse_fate`] still says so.
 
-use crate::abi::{Flow, FlowKey};
+use crate::abi::{FLOWS_MAX, Flow, FlowKey, FlowPhase};
+
+/// When a sweep looks, and how hard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// `CLOCK[0]`, read before the walk.
+    pub now: u32,
+    /// From [`pressed`].
+    pub pressed: bool,
+}
+
+/// Whether the tables are so full that opening and closing flows are given up early. `entries`: what the last walk found in
+/// `FLOWS`.
+pub const fn pressed(entries: u32) -> bool {
+    entries > FLOWS_MAX / 2
+}
 
 /// What becomes of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,25 +32,27 @@ pub enum Fate {
 
 /// Fate of an entry of `FLOWS`. `twin`: what `REVERSE` holds under [`FlowKey::twin_of_flow`]. `endpoint_lives`:
 /// whether `ENDPOINTS[flow.endpoint]` takes flows and still has the flow's address and port.
-pub fn flow_fate(key: &FlowKey, twin: Option<&Flow>, endpoint_lives: bool, now: u32) -> Fate {
+pub fn flow_fate(key: &FlowKey, twin: Option<&Flow>, endpoint_lives: bool, look: Look) -> Fate {
     match twin {
-        Some(reverse) if endpoint_lives && returns_to(reverse, key) && !reverse.expired(now) => Fate::Keep,
+        Some(reverse) if endpoint_lives && returns_to(reverse, key) && !reverse.expired(look.now, look.pressed) => {
+            Fate::Keep
+        }
         _ => Fate::Remove,
     }
 }
 
 /// Fate of an entry of `REVERSE`. `twin`: what `FLOWS` holds under [`FlowKey::twin_of_reverse`]. An entry whose twin is
 /// not there (being made right now, or left over) is kept until it was idle for as long as it takes to open.
-pub fn reverse_fate(key: &FlowKey, reverse: &Flow, twin: Option<&Flow>, endpoint_lives: bool, now: u32) -> Fate {
+pub fn reverse_fate(key: &FlowKey, reverse: &Flow, twin: Option<&Flow>, endpoint_lives: bool, look: Look) -> Fate {
     let paired = twin.is_some_and(|flow| flow.addr == key.src && flow.port_be == key.src_port_be());
     let alone = Flow {
-        phase: crate::abi::FlowPhase::Opening as u8,
+        phase: FlowPhase::Opening as u8,
         ..*reverse
     };
     let over = if paired {
-        reverse.expired(now)
+        reverse.expired(look.now, look.pressed)
     } else {
-        alone.expired(now)
+        alone.expired(look.now, look.pressed)
     };
     if over || !endpoint_lives {
         Fate::Remove
@@ -52,12 +69,16 @@ fn returns_to(reverse: &Flow, key: &FlowKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::flow::{CLOSING_TICKS, ESTABLISHED_TICKS, OPENING_TICKS};
-    use crate::abi::{FlowPhase, v4_words};
+    use crate::abi::flow::{CLOSING_TICKS, ESTABLISHED_TICKS, OPENING_TICKS, PRESSED_TICKS};
+    use crate::abi::v4_words;
 
     const CLIENT: [u32; 4] = v4_words(1);
     const VIP: [u32; 4] = v4_words(2);
     const ENDPOINT: [u32; 4] = v4_words(3);
+
+    fn at(now: u32) -> Look {
+        Look { now, pressed: false }
+    }
 
     fn pair(phase: FlowPhase, seen: u32) -> (FlowKey, Flow, FlowKey, Flow) {
         let key = FlowKey {
@@ -112,8 +133,8 @@ mod tests {
             (FlowPhase::Closing, CLOSING_TICKS),
         ] {
             let (key, _, _, reverse) = pair(phase, 1000);
-            assert_eq!(flow_fate(&key, Some(&reverse), true, 1000 + ticks), Fate::Keep);
-            assert_eq!(flow_fate(&key, Some(&reverse), true, 1001 + ticks), Fate::Remove);
+            assert_eq!(flow_fate(&key, Some(&reverse), true, at(1000 + ticks)), Fate::Keep);
+            assert_eq!(flow_fate(&key, Some(&reverse), true, at(1001 + ticks)), Fate::Remove);
         }
     }
 
@@ -121,30 +142,53 @@ mod tests {
     fn one_fin_leaves_the_other_direction_its_full_time_and_two_close() {
         let (_, _, _, mut reverse) = pair(FlowPhase::Established, 0);
         reverse.fin_client = 1;
-        assert!(!reverse.expired(CLOSING_TICKS + 1));
+        assert!(!reverse.expired(CLOSING_TICKS + 1, false));
         reverse.fin_endpoint = 1;
-        assert!(reverse.expired(CLOSING_TICKS + 1));
+        assert!(reverse.expired(CLOSING_TICKS + 1, false));
     }
 
     #[test]
     fn a_stamp_newer_than_the_walk_is_no_age_and_the_clock_may_wrap() {
         let (_, _, _, reverse) = pair(FlowPhase::Opening, 5);
-        assert!(!reverse.expired(3));
+        assert!(!reverse.expired(3, false));
         let (_, _, _, reverse) = pair(FlowPhase::Opening, u32::MAX - 5);
-        assert!(!reverse.expired(5));
-        assert!(reverse.expired(OPENING_TICKS));
+        assert!(!reverse.expired(5, false));
+        assert!(reverse.expired(OPENING_TICKS, false));
+    }
+
+    #[test]
+    fn under_pressure_opening_and_closing_flows_are_given_up_early_and_established_ones_never() {
+        let look = Look {
+            now: PRESSED_TICKS + 1,
+            pressed: true,
+        };
+        for (phase, fate) in [
+            (FlowPhase::Opening, Fate::Remove),
+            (FlowPhase::Established, Fate::Keep),
+            (FlowPhase::Closing, Fate::Remove),
+        ] {
+            let (key, _, twin, reverse) = pair(phase, 0);
+            assert_eq!(flow_fate(&key, Some(&reverse), true, look), fate);
+            let flow = Flow {
+                addr: ENDPOINT,
+                port_be: 30,
+                ..reverse
+            };
+            assert_eq!(reverse_fate(&twin, &reverse, Some(&flow), true, look), fate);
+        }
+        assert!(!pressed(FLOWS_MAX / 2) && pressed(FLOWS_MAX / 2 + 1));
     }
 
     #[test]
     fn a_flow_ends_with_its_endpoint_and_with_its_twin() {
         let (key, _, twin, reverse) = pair(FlowPhase::Established, 0);
-        assert_eq!(flow_fate(&key, Some(&reverse), false, 0), Fate::Remove);
-        assert_eq!(flow_fate(&key, None, true, 0), Fate::Remove);
+        assert_eq!(flow_fate(&key, Some(&reverse), false, at(0)), Fate::Remove);
+        assert_eq!(flow_fate(&key, None, true, at(0)), Fate::Remove);
         let other = Flow { port_be: 99, ..reverse };
-        assert_eq!(flow_fate(&key, Some(&other), true, 0), Fate::Remove);
-        assert_eq!(reverse_fate(&twin, &reverse, None, true, OPENING_TICKS), Fate::Keep);
+        assert_eq!(flow_fate(&key, Some(&other), true, at(0)), Fate::Remove);
+        assert_eq!(reverse_fate(&twin, &reverse, None, true, at(OPENING_TICKS)), Fate::Keep);
         assert_eq!(
-            reverse_fate(&twin, &reverse, None, true, OPENING_TICKS + 1),
+            reverse_fate(&twin, &reverse, None, true, at(OPENING_TICKS + 1)),
             Fate::Remove
         );
     }

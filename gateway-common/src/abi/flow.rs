@@ -69,9 +69,10 @@ impl FlowKey {
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FlowPhase {
-    /// SYN seen.
+    /// SYN seen, and perhaps the endpoint's SYN-ACK.
     Opening = 0,
-    /// A packet came back from the endpoint.
+    /// The endpoint has sent more than a SYN-ACK, which it does only once the client has answered that: no spoofed
+    /// SYN comes this far.
     Established = 1,
     /// RST seen, or FIN from both sides ([`Flow::closing`]): kept for the last segments, then removed.
     Closing = 2,
@@ -89,7 +90,7 @@ pub struct Flow {
     pub ifindex: u32,
     /// Id of the VIP.
     pub vip: u32,
-    /// In `REVERSE`: coarse time of the last packet from the endpoint (at first: of the SYN), in
+    /// In `REVERSE`: coarse time of the last packet from the endpoint after its SYN-ACK (before: of the SYN), in
     /// [`TICKS_PER_SECOND`]ths, from `CLOCK`. In `FLOWS`: of the SYN.
     pub seen: u32,
     /// In `FLOWS`: the endpoint's port. In `REVERSE`: the VIP's port. Wire order.
@@ -114,13 +115,17 @@ const _: () = assert!(core::mem::size_of::<Flow>() == 48);
 /// monotonic time since its own start), so that no flow ages while nobody could have noticed its packets.
 pub const TICKS_PER_SECOND: u32 = 10;
 
-/// Idle limit while only a SYN was seen: longer than the first five retransmissions of a SYN (1+2+4+8+16 s).
-pub const OPENING_TICKS: u32 = 60 * TICKS_PER_SECOND;
+/// Idle limit until the endpoint has answered more than its SYN-ACK. RFC 5382 REQ-5 asks for at least 4 min, which
+/// also covers clients that connect in advance and speak later.
+pub const OPENING_TICKS: u32 = 4 * 60 * TICKS_PER_SECOND;
 /// Idle limit of an established flow: longer than TCP keepalive's default of 2 h with its 9 probes of 75 s, so that
 /// a connection with keepalive lives for ever (RFC 5382 REQ-5 asks for at least 2 h 4 min).
 pub const ESTABLISHED_TICKS: u32 = (2 * 3600 + 15 * 60) * TICKS_PER_SECOND;
 /// Idle limit after RST or both FINs: the last ACKs and their retransmissions (Linux keeps TIME-WAIT for 60 s).
 pub const CLOSING_TICKS: u32 = 60 * TICKS_PER_SECOND;
+/// Idle limit of opening and closing flows while the table is under pressure ([`crate::sweep::pressed`]): a flood of
+/// spoofed SYNs never gets further than a SYN-ACK, and last segments are worth less than new flows.
+pub const PRESSED_TICKS: u32 = 10 * TICKS_PER_SECOND;
 
 impl Flow {
     /// Whether it ended: RST, or FIN from both sides. A flow with one FIN still carries data the other way.
@@ -131,21 +136,21 @@ impl Flow {
 
     /// Ticks without a packet after which this entry of `REVERSE` is removed.
     #[inline(always)]
-    pub const fn idle_ticks_max(&self) -> u32 {
-        if self.closing() {
-            CLOSING_TICKS
-        } else if self.phase == FlowPhase::Opening as u8 {
-            OPENING_TICKS
-        } else {
-            ESTABLISHED_TICKS
+    pub const fn idle_ticks_max(&self, pressed: bool) -> u32 {
+        let half = self.closing() || self.phase == FlowPhase::Opening as u8;
+        match (half, self.closing(), pressed) {
+            (false, ..) => ESTABLISHED_TICKS,
+            (true, _, true) => PRESSED_TICKS,
+            (true, true, false) => CLOSING_TICKS,
+            (true, false, false) => OPENING_TICKS,
         }
     }
 
     /// Whether this entry of `REVERSE` was idle for too long. A `seen` in the future (stamped after `now` was read)
     /// is no age.
     #[inline(always)]
-    pub const fn expired(&self, now: u32) -> bool {
+    pub const fn expired(&self, now: u32, pressed: bool) -> bool {
         let age = now.wrapping_sub(self.seen);
-        age < 1 << 31 && age > self.idle_ticks_max()
+        age < 1 << 31 && age > self.idle_ticks_max(pressed)
     }
 }

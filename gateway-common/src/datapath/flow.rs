@@ -153,7 +153,12 @@ pub(super) fn open<T: Tables>(
         Insert::Full => return Err(Reason::TableFull),
         Insert::Exists => {
             let (ours, ended) = tables.find(Table::Reverse, &twin).map_or((false, true), |entry| {
-                entry.with(|reverse| (returns_to(reverse, key), reverse.closing() || reverse.expired(now)))
+                entry.with(|reverse| {
+                    (
+                        returns_to(reverse, key),
+                        reverse.closing() || reverse.expired(now, false),
+                    )
+                })
             });
             if !ours && !ended {
                 return Err(Reason::Conflict);

@@ -5,7 +5,7 @@
 //! anything else it sends, pass untouched.
 
 use super::flow::{self, Entry, Table};
-use super::header::{FIN, RST};
+use super::header::{FIN, RST, SYN};
 use super::rewrite::End;
 use super::{Head, Outcome, Packet, Tables};
 use crate::abi::{FlowPhase, Reason, source_bit};
@@ -28,9 +28,15 @@ pub fn reverse<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     if head.hop_limit() <= 1 {
         return Outcome::ended(vip, Reason::HopLimit);
     }
-    let now = tables.now();
-    if seen != now {
-        entry.set_seen(now);
+    // A SYN-ACK proves nothing about the client, so it neither lifts nor prolongs the entry.
+    if head.flags & SYN == 0 {
+        let now = tables.now();
+        if seen != now {
+            entry.set_seen(now);
+        }
+        if phase == FlowPhase::Opening as u8 && head.flags & RST == 0 {
+            entry.set_phase(FlowPhase::Established);
+        }
     }
     if head.flags & (FIN | RST) != 0 {
         let twin = entry.with(|flow| key.twin_of_reverse(flow));
@@ -40,8 +46,6 @@ pub fn reverse<P: Packet, T: Tables, const V6: bool, const L3: usize>(
                 flow::mark(&there, head.flags, false);
             }
         }
-    } else if phase == FlowPhase::Opening as u8 {
-        entry.set_phase(FlowPhase::Established);
     }
     let written = entry.with(|flow| {
         if P::WRITES_LINK {
