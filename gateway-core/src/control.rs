@@ -269,8 +269,8 @@ impl ControlState {
         let mut effects = Vec::new();
         let needs_socket = |bind: &&Bind| match bind.transport {
             Transport::Tcp => bind.addr.is_none() || !self.options.lookup,
-            // The datagram relay is not there yet: a UDP listener is the kernel's or nobody's.
-            Transport::Udp => false,
+            // Neither the kernel plane nor the relay carries datagrams; who opens sockets says so.
+            Transport::Udp => true,
         };
         let binds: BTreeSet<Bind> = served.listeners.keys().filter(needs_socket).copied().collect();
         if self.listening.as_ref() != Some(&binds) {

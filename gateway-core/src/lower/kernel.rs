@@ -5,7 +5,7 @@
 //! flow names it ([`KernelIndexes`]).
 
 use super::Ids;
-use crate::ir::{Bind, Destination, Ir, Listener, Plane, Readiness, StreamRules};
+use crate::ir::{Bind, Destination, Ir, Listener, Plane, Readiness, StreamRules, Transport};
 use gateway_common::abi::counters::NO_VIP;
 use gateway_common::abi::{ENDPOINTS_MAX, EndpointState, VipKey, VipMode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,7 @@ pub const fn is_marker(key: &VipKey) -> bool {
     key.port_be == 0 && key.proto == 0
 }
 
-/// The tables for `ir`. Listeners without an address or an id have no entry; `indexes` gives (and keeps) the endpoint
+/// The tables for `ir`. Listeners without an address or an id, and those of UDP, have no entry; `indexes` gives (and keeps) the endpoint
 /// indexes. A kernel listener must have passed [`unfit`].
 pub fn lower(ir: &Ir, ids: &Ids, indexes: &mut KernelIndexes) -> KernelTables {
     let mut tables = KernelTables::default();
@@ -101,6 +101,9 @@ pub fn unfit(ir: &Ir, listener: &Listener) -> Option<String> {
     let Plane::Kernel(rules) = &listener.plane else {
         return None;
     };
+    if listener.bind.transport == Transport::Udp {
+        return Some("the kernel programs forward TCP only".into());
+    }
     let Some(vip) = listener.bind.addr else {
         return Some("it listens on every address of the host; the kernel plane needs an address of its own".into());
     };
@@ -135,8 +138,8 @@ pub fn kernel_endpoints(ir: &Ir, listener: &Listener) -> BTreeSet<SocketAddr> {
 /// The bind a VIP key came from; `None` for a marker or a transport that is none of ours.
 pub fn bind_of(key: &VipKey) -> Option<Bind> {
     let transport = match key.proto {
-        6 => crate::ir::Transport::Tcp,
-        17 => crate::ir::Transport::Udp,
+        6 => Transport::Tcp,
+        17 => Transport::Udp,
         _ => return None,
     };
     let addr = gateway_common::abi::addr_from_words(key.addr);

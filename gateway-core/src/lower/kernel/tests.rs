@@ -169,27 +169,38 @@ fn the_indexes_run_out_at_their_bound_and_say_so_before() {
     assert!(indexes.hold(addr("10.0.0.1:80")).is_none());
 }
 
+/// The same listener on another bind.
+fn moved(ir: Ir, to: impl Fn(Bind) -> Bind) -> Ir {
+    let mut moved = Ir {
+        listeners: Default::default(),
+        ..ir
+    };
+    for listener in ir.listeners.into_values() {
+        let bind = to(listener.bind);
+        moved.listeners.insert(bind, Listener { bind, ..listener });
+    }
+    moved
+}
+
 #[test]
 fn a_listener_that_packets_cannot_serve_says_why() {
     let v6: &[(&str, u16, bool)] = &[("[2001:db8::1]:80", 1, false)];
+    let plain = || one_listener("192.0.2.1:80", &[("a:80", 1, &[])]);
     let rows = [
         (
             one_listener("192.0.2.1:80", &[("a:80", 1, v6)]),
             "different IP versions",
         ),
         (
-            {
-                let mut ir = one_listener("192.0.2.1:80", &[("a:80", 1, &[])]);
-                let listener = ir.listeners.pop_first().unwrap().1;
-                let bind = Bind {
-                    addr: None,
-                    port: 80,
-                    transport: Transport::Tcp,
-                };
-                ir.listeners.insert(bind, Listener { bind, ..listener });
-                ir
-            },
+            moved(plain(), |bind| Bind { addr: None, ..bind }),
             "every address of the host",
+        ),
+        (
+            moved(plain(), |bind| Bind {
+                transport: Transport::Udp,
+                ..bind
+            }),
+            "TCP only",
         ),
     ];
     for (ir, expected) in rows {
