@@ -83,7 +83,7 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
             "TLS is passed through by the name in its ClientHello".to_owned(),
         ),
         Protocol::Tcp => match wishes.iter().max_by_key(|wish| wish.plane) {
-            Some(wish) => (wish.plane, format!("{} asks for it", wish.by.id)),
+            Some(wish) => (wish.plane, format!("{} asks", wish.by.id)),
             None => (PlaneName::Kernel, "TCP is forwarded by packets".to_owned()),
         },
     };
@@ -102,7 +102,11 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
                 .finding(Severity::Warning, FIELD, problem, format!("remove it or write {plane}")),
         );
     }
-    Choice { plane, why }
+    let asked = protocol == Protocol::Tcp && !wishes.is_empty();
+    Choice {
+        plane,
+        why: if asked { format!("{why} for it") } else { why },
+    }
 }
 
 /// Why the kernel plane cannot carry these rules to a VIP; `None` when it can.

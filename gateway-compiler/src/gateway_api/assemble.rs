@@ -106,57 +106,44 @@ fn http(protocol: Protocol, served: &[Served<'_, '_>], found: &mut Vec<Diagnosti
 }
 
 fn hosts(served: &Served<'_, '_>, found: &mut Vec<Diagnostic>) -> Vec<VirtualHost> {
-    let listener = served.listener;
-    for (hostname, rules) in &listener.hosts {
-        report_shadowed(served.gateway, listener, hostname, rules, found);
-    }
-    listener
-        .hosts
-        .iter()
-        .map(|(hostname, rules)| VirtualHost {
+    let hosts = served.listener.hosts.iter().map(|(hostname, rules)| {
+        report_shadowed(hostname, rules, found);
+        VirtualHost {
             hostname: hostname.clone(),
-            rules: rules.clone(),
-        })
-        .collect()
+            rules: rules.iter().map(|(_, rule)| rule.clone()).collect(),
+        }
+    });
+    hosts.collect()
 }
 
-/// A match that an earlier rule has too never decides anything.
-fn report_shadowed(
-    gateway: Subject<'_>,
-    listener: &Listener<'_>,
-    hostname: &HostPattern,
-    rules: &[HttpRule],
-    found: &mut Vec<Diagnostic>,
-) {
+/// A rule whose every match stands in earlier rules too never gets a request.
+fn report_shadowed(hostname: &HostPattern, rules: &[(Subject<'_>, HttpRule)], found: &mut Vec<Diagnostic>) {
     let mut first: BTreeMap<String, &HttpRule> = BTreeMap::new();
-    for rule in rules {
-        let mut shadowed_by = None;
-        let mut fresh = false;
+    for (route, rule) in rules {
+        let mut earlier = Vec::new();
         for m in &rule.matches {
             // The order of conditions does not matter to a match.
             let mut sorted = m.clone();
             sorted.headers.sort_by(|a, b| a.name.cmp(&b.name));
             sorted.query.sort_by(|a, b| a.name.cmp(&b.name));
-            match first.entry(format!("{sorted:?}")) {
-                std::collections::btree_map::Entry::Occupied(earlier) => shadowed_by = Some(earlier.get().name.clone()),
-                std::collections::btree_map::Entry::Vacant(slot) => {
-                    slot.insert(rule);
-                    fresh = true;
-                }
-            }
+            earlier.push(*first.entry(format!("{sorted:?}")).or_insert(rule));
         }
-        if let Some(earlier) = shadowed_by.filter(|earlier| !fresh && *earlier != rule.name) {
-            let problem = format!(
-                "rule {} never gets a request for host {hostname}: {earlier} matches the same and comes first",
-                rule.name
-            );
-            found.push(gateway.finding(
-                Severity::Warning,
-                listener.field.as_str(),
-                problem,
-                "remove one of the two",
-            ));
+        if earlier.iter().any(|first| first.name == rule.name) {
+            continue;
         }
+        let Some(winner) = earlier.first() else { continue };
+        let index = rule.name.as_str().rsplit('/').next().unwrap_or("0");
+        let problem = format!(
+            "for host {hostname} this rule gets no request: {} matches the same first",
+            winner.name
+        );
+        let field = format!("spec.rules[{index}]");
+        found.push(route.finding(
+            Severity::Warning,
+            field,
+            problem,
+            "remove one of the two, or match something else",
+        ));
     }
 }
 

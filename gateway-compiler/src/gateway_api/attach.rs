@@ -133,10 +133,8 @@ fn to_gateway<'o>(
     }
     named.retain(|listener| takes(objects, subject, listener, route.subject));
     if named.is_empty() {
-        let problem = format!(
-            "no listener takes a {} of namespace {}",
-            route.subject.id.kind, route.subject.id.namespace
-        );
+        let (kind, namespace) = (route.subject.id.kind, &route.subject.id.namespace);
+        let problem = format!("no listener takes routes of kind {kind} from namespace {namespace}");
         let remedy = "see protocol and allowedRoutes of the Gateway's listeners";
         return Err(Refusal {
             reason: reason::NOT_ALLOWED_BY_LISTENERS,
@@ -227,7 +225,10 @@ fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<HostPatte
     listener.wishes.extend(&route.verdict.wishes);
     for host in hosts {
         match &route.carries {
-            Carries::Http(rules) => listener.hosts.entry(host).or_default().extend(rules.iter().cloned()),
+            Carries::Http(rules) => {
+                let rules = rules.iter().map(|rule| (route.subject, rule.clone()));
+                listener.hosts.entry(host).or_default().extend(rules);
+            }
             Carries::Stream(stream) => listener.streams.push((host, stream.clone())),
             Carries::Nothing => {}
         }

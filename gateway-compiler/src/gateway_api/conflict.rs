@@ -78,12 +78,13 @@ fn settle_one(gateway: &mut Gateway<'_>, index: usize, problem: Problem, found: 
 
 fn within(listeners: &[Listener<'_>], index: usize) -> Option<Problem> {
     let one = &listeners[index];
-    let protocol = one.protocol?;
+    let protocol = one.protocol.filter(|_| one.refused.is_none())?;
     let others = listeners
         .iter()
         .enumerate()
         .filter(|(at, other)| *at != index && other.port == one.port);
     others
+        .filter(|(_, other)| other.refused.is_none())
         .filter_map(|(_, other)| Some((other.protocol?, other)))
         .find_map(|(p, other)| clash(protocol, &one.hostname, p, &other.hostname, other.name.as_str()))
 }

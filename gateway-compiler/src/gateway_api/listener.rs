@@ -49,7 +49,8 @@ pub(super) struct Listener<'o> {
     /// ResolvedRefs does not hold.
     pub unresolved: Option<Problem>,
     pub attached: BTreeSet<ObjectId>,
-    pub hosts: BTreeMap<HostPattern, Vec<HttpRule>>,
+    /// In order of age, with the routes they came from.
+    pub hosts: BTreeMap<HostPattern, Vec<(Subject<'o>, HttpRule)>>,
     /// In order of age; more than one only for different hostnames.
     pub streams: Vec<(HostPattern, Stream)>,
     pub wishes: Vec<Wish<'o>>,

@@ -168,11 +168,8 @@ fn fields(kind: Kind) -> Fields {
             ],
         ),
         Kind::HttpRoute | Kind::GrpcRoute => (
-            &[],
+            // A filter that is not served is refused by its type.
             &[
-                "spec.useDefaultGateways",
-                "spec.rules.retry",
-                "spec.rules.sessionPersistence",
                 "spec.rules.filters.requestMirror",
                 "spec.rules.filters.cors",
                 "spec.rules.filters.externalAuth",
@@ -181,6 +178,11 @@ fn fields(kind: Kind) -> Fields {
                 "spec.rules.backendRefs.filters.cors",
                 "spec.rules.backendRefs.filters.externalAuth",
                 "spec.rules.backendRefs.filters.extensionRef",
+            ],
+            &[
+                "spec.useDefaultGateways",
+                "spec.rules.retry",
+                "spec.rules.sessionPersistence",
             ],
         ),
         Kind::TcpRoute | Kind::TlsRoute | Kind::UdpRoute => (&[], &["spec.useDefaultGateways"]),

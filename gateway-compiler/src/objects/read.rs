@@ -129,8 +129,8 @@ impl Reader {
                 let problem = format!("{kind} has no version {}", named.api_version);
                 let remedy = format!("write {group}{slash}{}", versions[0]);
                 let position = place(file, node.locate("apiVersion"));
-                self.objects.unreadable.insert(file.clone());
-                self.report(Severity::Error, position, None, "apiVersion", problem, remedy);
+                let id = self.unusable(file, kind, &node);
+                self.report(Severity::Error, position, id, "apiVersion", problem, remedy);
             }
             Known::Foreign => {
                 let problem = format!("{} {} is none of the kinds read here", named.api_version, named.kind);
@@ -197,24 +197,7 @@ impl Reader {
         let meta = match decoded {
             Ok(meta) => meta,
             Err(error) => {
-                // Still name the object if it says its name, so that its last good version is found.
-                let name = origin
-                    .tree
-                    .get("metadata")
-                    .and_then(|m| m.get("name"))
-                    .and_then(Node::text);
-                let id = name.map(|name| {
-                    let namespace = origin
-                        .tree
-                        .get("metadata")
-                        .and_then(|m| m.get("namespace"))
-                        .and_then(Node::text);
-                    identity(kind, namespace, name)
-                });
-                match &id {
-                    Some(id) => self.objects.broken.insert(id.clone()),
-                    None => self.objects.unreadable.insert(origin.file.clone()),
-                };
+                let id = self.unusable(&origin.file, kind, &origin.tree);
                 let position = place(&origin.file, error.mark);
                 self.report(
                     Severity::Error,
@@ -244,6 +227,26 @@ impl Reader {
         let id = identity(kind, meta.namespace.as_deref(), &meta.name);
         self.unread(&id, origin, report);
         Some((id, meta))
+    }
+
+    /// Marks an object that cannot be used, by its name if it says one, so that its last good version is found.
+    fn unusable(&mut self, file: &Arc<str>, kind: Kind, node: &Node) -> Option<ObjectId> {
+        let field = |name| {
+            node.get("metadata")
+                .and_then(|metadata| metadata.get(name))
+                .and_then(Node::text)
+        };
+        match field("name").filter(|name| !name.is_empty()) {
+            Some(name) => {
+                let id = identity(kind, field("namespace"), name);
+                self.objects.broken.insert(id.clone());
+                Some(id)
+            }
+            None => {
+                self.objects.unreadable.insert(file.clone());
+                None
+            }
+        }
     }
 
     fn store<T>(&mut self, head: (ObjectId, Metadata, Origin), table: fn(&mut Objects) -> &mut Table<T>)

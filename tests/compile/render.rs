@@ -1,0 +1,237 @@
+//! A compilation as text: short enough to read in a review, complete enough that nothing changes unseen.
+//!
+//! Every struct is taken apart without `..`, so a new field must find its place here.
+
+use gateway_compiler::status::{ListenerStatus, ParentStatus, Status};
+use gateway_compiler::{Compiled, ObjectStatus};
+use gateway_core::ir::{
+    Bind, Certificate, Destination, Endpoint, FieldEdits, Filter, HttpDestination, HttpMatch, HttpRule, HttpRules,
+    HttpScope, Ir, Listener, Plane, Redirect, Rewrite, Service, StreamRule, StreamRules, Timeouts, VirtualHost,
+    Weighted,
+};
+use std::fmt::Write as _;
+
+/// The whole result.
+pub fn compiled(compiled: &Compiled) -> String {
+    let Compiled {
+        ir,
+        statuses,
+        diagnostics,
+    } = compiled;
+    let mut out = Out(String::new());
+    let Ir {
+        listeners,
+        services,
+        certificates,
+    } = ir;
+    listeners
+        .iter()
+        .for_each(|(bind, listener)| out.listener(bind, listener));
+    services.values().for_each(|service| out.service(service));
+    for (name, Certificate { chain, key }) in certificates {
+        out.line(
+            0,
+            format!(
+                "certificate {name}: {} in chain, key {} bytes",
+                chain.len(),
+                key.expose().len()
+            ),
+        );
+    }
+    statuses.iter().for_each(|status| out.status(status));
+    diagnostics
+        .iter()
+        .for_each(|diagnostic| out.line(0, diagnostic.to_string()));
+    out.0
+}
+
+struct Out(String);
+
+impl Out {
+    fn line(&mut self, depth: usize, text: String) {
+        let _ = writeln!(self.0, "{:width$}{text}", "", width = depth * 2);
+    }
+
+    fn listener(&mut self, at: &Bind, listener: &Listener) {
+        let Listener {
+            bind,
+            names,
+            plane,
+            why,
+        } = listener;
+        assert_eq!(at, bind, "a listener stands under its own bind");
+        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        self.line(
+            0,
+            format!("listener {bind} {} [{}] because {why}", plane.name(), names.join(" ")),
+        );
+        match plane {
+            Plane::Kernel(rules) | Plane::Splice(rules) => self.stream_rules(rules),
+            Plane::Http(HttpRules { tls, scopes }) => {
+                self.line(1, format!("tls {tls}"));
+                scopes.iter().for_each(|scope| self.scope(scope));
+            }
+        }
+    }
+
+    fn stream_rules(&mut self, rules: &StreamRules) {
+        let StreamRules { recognise, rules } = rules;
+        self.line(1, format!("recognise {recognise:?}"));
+        for StreamRule {
+            listener,
+            name,
+            hostname,
+            destinations,
+        } in rules
+        {
+            self.line(1, format!("rule {name} of {listener} for {hostname}"));
+            for Weighted { weight, to } in destinations {
+                self.line(2, format!("{weight} to {}", destination(to)));
+            }
+        }
+    }
+
+    fn scope(&mut self, scope: &HttpScope) {
+        let HttpScope {
+            listener,
+            hostname,
+            certificates,
+            hosts,
+        } = scope;
+        self.line(
+            1,
+            format!("scope {listener} for {hostname}, certificates {certificates:?}"),
+        );
+        for VirtualHost { hostname, rules } in hosts {
+            self.line(2, format!("host {hostname}"));
+            rules.iter().for_each(|rule| self.rule(rule));
+        }
+    }
+
+    fn rule(&mut self, rule: &HttpRule) {
+        let HttpRule {
+            name,
+            kind,
+            matches,
+            filters,
+            destinations,
+            timeouts,
+        } = rule;
+        let Timeouts {
+            request,
+            backend_request,
+        } = timeouts;
+        let mut head = format!("rule {name} ({kind:?})");
+        for (word, value) in [("request", request), ("backend", backend_request)] {
+            if let Some(value) = value {
+                let _ = write!(head, ", {word} timeout {value:?}");
+            }
+        }
+        self.line(3, head);
+        for HttpMatch {
+            path,
+            method,
+            headers,
+            query,
+        } in matches
+        {
+            let mut text = format!("match {path:?}");
+            if let Some(method) = method {
+                let _ = write!(text, ", method {method}");
+            }
+            for (word, fields) in [("header", headers), ("query", query)] {
+                for field in fields {
+                    let _ = write!(text, ", {word} {} {:?}", field.name, field.value);
+                }
+            }
+            self.line(4, text);
+        }
+        filters.iter().for_each(|each| self.line(4, filter(each)));
+        for Weighted {
+            weight,
+            to: HttpDestination { to, protocol, filters },
+        } in destinations
+        {
+            self.line(4, format!("{weight} to {} over {protocol:?}", destination(to)));
+            filters.iter().for_each(|each| self.line(5, filter(each)));
+        }
+    }
+
+    fn service(&mut self, service: &Service) {
+        let Service {
+            name,
+            endpoints,
+            balance,
+        } = service;
+        self.line(0, format!("service {name} {balance:?}"));
+        for Endpoint {
+            name,
+            addr,
+            weight,
+            readiness,
+        } in endpoints
+        {
+            self.line(1, format!("endpoint {name} {addr} weight {weight} {readiness:?}"));
+        }
+    }
+
+    fn status(&mut self, status: &ObjectStatus) {
+        let ObjectStatus { object, status } = status;
+        self.line(0, format!("status {object}"));
+        match status {
+            Status::Class { conditions } => conditions.iter().for_each(|c| self.line(1, c.to_string())),
+            Status::Gateway {
+                conditions,
+                addresses,
+                listeners,
+            } => {
+                self.line(1, format!("addresses {addresses:?}"));
+                conditions.iter().for_each(|c| self.line(1, c.to_string()));
+                for ListenerStatus {
+                    name,
+                    supported_kinds,
+                    attached_routes,
+                    conditions,
+                } in listeners
+                {
+                    self.line(
+                        1,
+                        format!("listener {name} takes {supported_kinds:?}, has {attached_routes}"),
+                    );
+                    conditions.iter().for_each(|c| self.line(2, c.to_string()));
+                }
+            }
+            Status::Route { parents } => {
+                for ParentStatus { parent, conditions } in parents {
+                    self.line(1, format!("parent {parent}"));
+                    conditions.iter().for_each(|c| self.line(2, c.to_string()));
+                }
+            }
+        }
+    }
+}
+
+fn destination(to: &Destination) -> String {
+    match to {
+        Destination::Service(name) => name.to_string(),
+        Destination::Fail { status, why } => format!("fail {status} ({why})"),
+    }
+}
+
+fn filter(filter: &Filter) -> String {
+    let edits = |FieldEdits { set, add, remove }: &FieldEdits| format!("set {set:?} add {add:?} remove {remove:?}");
+    match filter {
+        Filter::RequestHeaders(fields) => format!("request headers {}", edits(fields)),
+        Filter::ResponseHeaders(fields) => format!("response headers {}", edits(fields)),
+        Filter::Redirect(Redirect {
+            scheme,
+            hostname,
+            path,
+            port,
+            status,
+        }) => {
+            format!("redirect {status} scheme {scheme:?} hostname {hostname:?} path {path:?} port {port:?}")
+        }
+        Filter::Rewrite(Rewrite { hostname, path }) => format!("rewrite hostname {hostname:?} path {path:?}"),
+    }
+}
