@@ -136,7 +136,9 @@ impl Sweep {
     /// One walk over both tables. `pending` is from before the walk.
     fn sweep(&self, pending: &Pending, look: Look) -> io::Result<u32> {
         let mut reverse = HashMap::new();
-        self.maps.reverse.walk(|key, flow| drop(reverse.insert(*key, *flow)))?;
+        self.maps.reverse.walk(|key, flow| {
+            reverse.insert(*key, *flow);
+        })?;
         let endpoints: BTreeMap<u16, SocketAddr> = {
             let writer = self.writer();
             writer

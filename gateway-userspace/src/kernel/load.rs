@@ -89,13 +89,13 @@ pub fn load(pins: &Pins, ingress: Ingress) -> Result<(Maps, Programs), KernelErr
     let mut object = loader
         .load(OBJECT)
         .map_err(|error| failed("load the eBPF object", &error))?;
-    let maps = take_maps(&mut object)?;
+    // Programs first: they name the maps by aya's own descriptors, which taking a map closes.
     let programs = Programs {
         tcx: (ingress == Ingress::Tcx).then(|| load_tcx(&mut object)).transpose()?,
         xdp: (ingress == Ingress::Xdp).then(|| load_xdp(&mut object)).transpose()?,
         lookup: Some(load_lookup(&mut object)?),
     };
-    Ok((maps, programs))
+    Ok((take_maps(&mut object)?, programs))
 }
 
 fn take_maps(object: &mut Ebpf) -> Result<Maps, KernelError> {

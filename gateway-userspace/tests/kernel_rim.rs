@@ -1,0 +1,421 @@
+//! The kernel rim on the real kernel, in namespaces of its own: hand-off, translation, adoption, leaving.
+//!
+//! Needs root; without it the tests say so and pass, except where `CI` is set: there they fail.
+
+#[path = "kernel_rim/wires.rs"]
+mod wires;
+
+use gateway_common::abi::{EndpointState, Reason, VipKey, VipMode};
+use gateway_core::lower::KernelTables;
+use gateway_core::lower::kernel::{EndpointEntry, RingSpec, VipEntry, marker_key};
+use gateway_core::reconcile::plan;
+use sluice::kernel::{Datapath, Kernel, KernelError, KernelOptions};
+use sluice::sys::{netns, sockets};
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+use wires::{ENDPOINTS4, ENDPOINTS6, For, VIP4, VIP6, Wires};
+
+/// False (and said) when the tests cannot run here.
+fn may_run() -> bool {
+    if nix::unistd::Uid::effective().is_root() && sluice::kernel::load::build_facts().object.is_some() {
+        return true;
+    }
+    let why = "needs root, and an eBPF object built in (`cargo xtask ebpf`)";
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    eprintln!("skipped: {why}");
+    false
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn options(pin_dir: &str, datapath: Datapath) -> (KernelOptions, Receiver<Vec<u16>>) {
+    let (sender, idle) = channel();
+    let interfaces = match datapath {
+        Datapath::Lookup | Datapath::Off => Vec::new(),
+        Datapath::Auto | Datapath::Tcx | Datapath::Xdp => ["c", "b1", "b2"].map(String::from).to_vec(),
+    };
+    let options = KernelOptions {
+        datapath,
+        interfaces,
+        pin_dir: pin_dir.into(),
+        return_path_gateway: false,
+        on_idle: Box::new(move |indexes| drop(sender.send(indexes))),
+    };
+    (options, idle)
+}
+
+/// Hand-off of both VIPs, port 80.
+fn hand_off() -> KernelTables {
+    let mut tables = KernelTables::default();
+    for (id, addr) in [(0, VIP4), (1, VIP6)] {
+        let entry = VipEntry {
+            id,
+            mode: VipMode::HandOff,
+        };
+        tables.vips.insert(VipKey::new(ip(addr), 80, 6), entry);
+    }
+    tables
+}
+
+/// Both VIPs translated to both endpoints (or the first only), each version to its own.
+fn translated(endpoints: usize) -> KernelTables {
+    let mut tables = KernelTables::default();
+    for (id, vip, addrs) in [(0u32, VIP4, ENDPOINTS4), (1, VIP6, ENDPOINTS6)] {
+        let mut ring = RingSpec::default();
+        for (number, addr) in addrs.iter().enumerate() {
+            let index = (1 + 2 * id as usize + number) as u16;
+            let serves = number < endpoints;
+            let state = if serves {
+                EndpointState::Serving
+            } else {
+                EndpointState::Draining
+            };
+            let addr = SocketAddr::new(ip(addr), 80);
+            tables.endpoints.insert(index, EndpointEntry { addr, state });
+            if serves {
+                ring.turns.push((index, 1));
+            }
+        }
+        tables.rings.insert(id, ring);
+        tables
+            .vips
+            .insert(VipKey::new(ip(vip), 80, 6), VipEntry { id, mode: VipMode::Nat });
+        let marker = VipEntry {
+            id: 4096,
+            mode: VipMode::Address,
+        };
+        tables.vips.insert(marker_key(ip(vip)), marker);
+    }
+    tables
+}
+
+/// Brings a kernel to `desired`, the addresses local.
+fn apply(kernel: &Kernel, desired: &KernelTables) {
+    let actual = kernel.read_tables();
+    kernel.apply(plan(&actual, desired)).unwrap();
+    assert!(kernel.set_local(&[ip(VIP4), ip(VIP6)]).is_empty());
+}
+
+fn packets(kernel: &Kernel, vip: u32, wanted: Reason) -> u64 {
+    let cells = kernel
+        .counters()
+        .into_iter()
+        .filter(|(id, reason, _)| (*id, *reason) == (vip, wanted));
+    cells.map(|(_, _, packets)| packets).sum()
+}
+
+/// What is left of a gateway in its namespace: attached programs and addresses made local.
+fn traces(wires: &Wires) -> Vec<String> {
+    let mut traces: Vec<String> = wires
+        .ip("g", "route show table local proto 83")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    traces.extend(
+        wires
+            .ip("g", "-6 route show table local proto 83")
+            .lines()
+            .map(str::to_owned),
+    );
+    let links = wires.ip("g", "-d link show");
+    traces.extend(
+        links
+            .lines()
+            .filter(|line| line.contains("prog/xdp"))
+            .map(str::to_owned),
+    );
+    if Path::new(&wires.pin_dir).exists() {
+        traces.push(wires.pin_dir.clone());
+    }
+    traces
+}
+
+fn curl(wires: &Wires, vip: &str) -> Result<String, String> {
+    let host = if vip.contains(':') {
+        format!("[{vip}]")
+    } else {
+        vip.to_owned()
+    };
+    wires.exec("c", &["curl", "-sS", "--max-time", "5", &format!("http://{host}/who")])
+}
+
+#[test]
+fn connections_to_a_vip_are_handed_to_the_workers_socket_and_nothing_stays_behind() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    let gateway = wires.namespace("g");
+    netns::within(&gateway, || {
+        let (options, _idle) = options(&wires.pin_dir, Datapath::Lookup);
+        let kernel = Kernel::start(options).unwrap();
+        assert!(kernel.status().lookup && !kernel.status().adopted);
+        let listeners = [false, true].map(|ipv6| sockets::hand_off_listener(ipv6).unwrap());
+        for (ipv6, listener) in [false, true].into_iter().zip(&listeners) {
+            listener.set_nonblocking(false).unwrap();
+            kernel.register_listener(0, ipv6, listener.as_raw_fd()).unwrap();
+        }
+        apply(&kernel, &hand_off());
+        for (vip, listener) in [VIP4, VIP6].into_iter().zip(&listeners) {
+            let server = listener.try_clone().unwrap();
+            let local = thread::spawn(move || answer_once(&server));
+            assert_eq!(curl(&wires, vip).unwrap(), "handed off");
+            assert_eq!(local.join().unwrap(), SocketAddr::new(ip(vip), 80));
+        }
+        assert_eq!(
+            (
+                packets(&kernel, 0, Reason::Assigned),
+                packets(&kernel, 1, Reason::Assigned)
+            ),
+            (1, 1)
+        );
+        drop(listeners);
+        assert!(
+            curl(&wires, VIP4).is_err(),
+            "no socket is there, and nobody else gets the connection"
+        );
+        assert!(packets(&kernel, 0, Reason::NoSocket) > 0);
+        kernel.stop(false).unwrap();
+    })
+    .unwrap();
+    assert_eq!(traces(&wires), [] as [String; 0]);
+}
+
+/// Answers one HTTP request and returns the local address it came to.
+fn answer_once(listener: &TcpListener) -> SocketAddr {
+    let (mut socket, _) = listener.accept().unwrap();
+    let _ = socket.read(&mut [0; 1024]).unwrap();
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\nconnection: close\r\n\r\nhanded off";
+    socket.write_all(answer.as_bytes()).unwrap();
+    socket.local_addr().unwrap()
+}
+
+#[test]
+fn tcx_translates_to_every_endpoint_and_back() {
+    translates(Datapath::Tcx, For::Bulk);
+}
+
+#[test]
+fn xdp_translates_to_every_endpoint_and_back() {
+    translates(Datapath::Xdp, For::Xdp);
+}
+
+fn translates(datapath: Datapath, good_for: For) {
+    if !may_run() {
+        return;
+    }
+    let mut wires = Wires::new(good_for);
+    wires.serve();
+    let gateway = wires.namespace("g");
+    netns::within(&gateway, || {
+        let (options, _idle) = options(&wires.pin_dir, datapath);
+        let kernel = Kernel::start(options).unwrap();
+        assert_eq!(kernel.status().ingress, datapath.name());
+        for endpoint in ENDPOINTS4.iter().chain(&ENDPOINTS6) {
+            kernel.reach(SocketAddr::new(ip(endpoint), 80)).unwrap();
+        }
+        apply(&kernel, &translated(2));
+        for (id, vip) in [(0, VIP4), (1, VIP6)] {
+            let who: BTreeSet<String> = (0..24).map(|_| curl(&wires, vip).unwrap()).collect();
+            assert_eq!(who, BTreeSet::from(["b1".to_owned(), "b2".to_owned()]), "{vip}");
+            assert!(packets(&kernel, id, Reason::Forwarded) >= 24 && packets(&kernel, id, Reason::Returned) >= 24);
+        }
+        kernel.stop(false).unwrap();
+    })
+    .unwrap();
+    assert_eq!(traces(&wires), [] as [String; 0]);
+}
+
+#[test]
+fn an_endpoint_without_a_way_back_is_not_taken_and_the_reason_says_what_to_do() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    netns::within(&wires.namespace("g"), || {
+        wires.ip("g", "route add 10.84.0.0/16 via 10.83.2.11");
+        let (mut options, _idle) = options(&wires.pin_dir, Datapath::Tcx);
+        options.interfaces = vec!["c".into(), "b1".into()];
+        let kernel = Kernel::start(options).unwrap();
+        let why = |addr: &str| kernel.reach(addr.parse().unwrap()).unwrap_err();
+        assert!(kernel.reach("10.83.2.11:80".parse().unwrap()).is_ok());
+        assert!(why("10.84.0.1:80").contains("--return-path gateway"));
+        assert!(why("10.83.3.11:80").contains("--interface b2"));
+        assert_eq!(why("192.0.2.1:80"), "there is no route to it");
+        kernel.stop(false).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn flows_outlive_a_killed_process_and_the_next_one_adopts_them() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    let echo = echo_servers(&wires);
+    let mut first = child(&wires);
+    let mut flows: Vec<TcpStream> = netns::within(&wires.namespace("c"), || {
+        let vips = [VIP4, VIP6].into_iter().cycle().take(20);
+        vips.map(|vip| connect(vip)).collect()
+    })
+    .unwrap();
+    flows.iter_mut().for_each(echoes);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    flows.iter_mut().for_each(echoes);
+    netns::within(&wires.namespace("g"), || {
+        let (options, idle) = options(&wires.pin_dir, Datapath::Tcx);
+        let kernel = Kernel::start(options).unwrap();
+        assert!(kernel.status().adopted);
+        let adopted = kernel.adopted().unwrap();
+        assert_eq!(adopted.vips, translated(2).vips);
+        assert_eq!(adopted.endpoints, translated(2).endpoints);
+        apply(&kernel, &translated(2));
+        assert_eq!(kernel.live_flows().len(), flows.len());
+        flows.iter_mut().for_each(echoes);
+        // The second endpoints leave: their flows stay, new ones go elsewhere, and once they end, it is told.
+        apply(&kernel, &translated(1));
+        flows.iter_mut().for_each(echoes);
+        let on_second = |flow: &sluice::kernel::flows::KernelFlow| flow.endpoint.ip() == ip(ENDPOINTS4[1]);
+        assert!(
+            kernel.live_flows().iter().any(on_second),
+            "20 flows, and none was on the second endpoint"
+        );
+        let told: Vec<u16> = idle.try_iter().flatten().collect();
+        assert!(!told.contains(&2), "it is told to be idle while it has flows");
+        kernel.stop(false).unwrap();
+    })
+    .unwrap();
+    assert_eq!(traces(&wires), [] as [String; 0]);
+    drop(echo);
+}
+
+#[test]
+fn two_processes_never_share_a_pin_directory() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    netns::within(&wires.namespace("g"), || {
+        let first = Kernel::start(options(&wires.pin_dir, Datapath::Lookup).0).unwrap();
+        let second = Kernel::start(options(&wires.pin_dir, Datapath::Lookup).0);
+        let Err(KernelError::Failed(why)) = second else {
+            panic!("it started")
+        };
+        assert!(why.contains("in use by another sluice"), "{why}");
+        first.stop(false).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleaned_without_starting_anything() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    let mut killed = child(&wires);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!traces(&wires).is_empty());
+    let removed = netns::within(&wires.namespace("g"), || {
+        sluice::kernel::clean(Path::new(&wires.pin_dir))
+    })
+    .unwrap();
+    let removed = removed.unwrap();
+    assert!(removed.iter().any(|name| name == "sk_lookup") && removed.iter().any(|name| name == "local 10.83.0.1"));
+    assert_eq!(traces(&wires), [] as [String; 0]);
+}
+
+/// Echo servers at the endpoints; they live until the test ends.
+fn echo_servers(wires: &Wires) -> Vec<thread::JoinHandle<()>> {
+    let mut servers = Vec::new();
+    for (side, addrs) in [
+        ("b1", [ENDPOINTS4[0], ENDPOINTS6[0]]),
+        ("b2", [ENDPOINTS4[1], ENDPOINTS6[1]]),
+    ] {
+        for addr in addrs {
+            let listen = || TcpListener::bind(SocketAddr::new(ip(addr), 80)).unwrap();
+            let listener = netns::within(&wires.namespace(side), listen).unwrap();
+            servers.push(thread::spawn(move || {
+                for mut socket in listener.incoming().map_while(Result::ok) {
+                    thread::spawn(move || {
+                        let mut bytes = [0; 64];
+                        while let Ok(read @ 1..) = socket.read(&mut bytes) {
+                            if socket.write_all(&bytes[..read]).is_err() {
+                                return;
+                            }
+                        }
+                    });
+                }
+            }));
+        }
+    }
+    servers
+}
+
+fn connect(vip: &str) -> TcpStream {
+    let socket = TcpStream::connect_timeout(&SocketAddr::new(ip(vip), 80), Duration::from_secs(3)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket
+}
+
+fn echoes(socket: &mut TcpStream) {
+    socket.write_all(b"still there?").unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"still there?");
+}
+
+/// A process that runs the rim with both VIPs translated, until it is killed.
+fn child(wires: &Wires) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "the_process_that_is_killed",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env("SLR_NAMESPACE", wires.namespace("g"))
+        .env("SLR_PIN_DIR", &wires.pin_dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut seen = String::new();
+    while !seen.contains("serving") {
+        let mut bytes = [0; 256];
+        let read = output.read(&mut bytes).unwrap();
+        assert!(read > 0, "the child ended: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    child
+}
+
+/// Not a test: what [`child`] runs.
+#[test]
+#[ignore = "run by other tests, as a process to kill"]
+fn the_process_that_is_killed() {
+    let Some(namespace) = std::env::var("SLR_NAMESPACE").ok() else {
+        return;
+    };
+    let pin_dir = std::env::var("SLR_PIN_DIR").unwrap();
+    netns::within(&namespace, || {
+        let kernel = Kernel::start(options(&pin_dir, Datapath::Tcx).0).unwrap();
+        apply(&kernel, &translated(2));
+        println!("serving");
+        thread::sleep(Duration::from_secs(60));
+    })
+    .unwrap();
+}
