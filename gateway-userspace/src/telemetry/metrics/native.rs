@@ -1,0 +1,393 @@
+//! Our own names: `sluice_`, base units, bounded label sets.
+
+use super::Totals;
+use super::exposition::{Exposition, Kind};
+use crate::worker::report::{RelayShare, Report};
+use gateway_common::abi::Reason;
+use gateway_core::fairness::jain;
+use gateway_core::fault::{Fault, Refusal};
+use gateway_core::ids::ListenerId;
+use gateway_core::snapshot::Snapshot;
+use gateway_http::metrics::{DURATION_BUCKETS_US, EndpointMetrics, ListenerMetrics};
+use std::fmt::Display;
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+const MICROS: f64 = 1e6;
+
+pub fn write(
+    out: &mut Exposition,
+    totals: &Totals,
+    reports: &[Report],
+    kernel: &[(u32, Reason, u64)],
+    snapshot: &Snapshot,
+) {
+    out.family(
+        "sluice_revision",
+        Kind::Gauge,
+        "Revision of the configuration that is served.",
+    )
+    .sample(&[], snapshot.revision.0);
+    connections(out, totals, reports);
+    http(out, totals);
+    listeners(out, totals, snapshot);
+    endpoints(out, totals, snapshot);
+    relays(out, totals, snapshot);
+    tls(out, totals);
+    workers(out, reports);
+    packets(out, kernel, snapshot);
+}
+
+fn connections(out: &mut Exposition, totals: &Totals, reports: &[Report]) {
+    let relayed: u64 = totals
+        .relays
+        .listeners
+        .iter()
+        .map(|share| share.connections_active)
+        .sum();
+    out.family(
+        "sluice_connections_active",
+        Kind::Gauge,
+        "Live downstream connections by plane.",
+    )
+    .sample(&[("plane", "http")], totals.http.downstream_connections_active)
+    .sample(&[("plane", "splice")], relayed)
+    .sample(&[("plane", "handshake")], totals.tls.handshakes_active);
+    let streams: u64 = reports.iter().map(|report| report.streams_active).sum();
+    out.family("sluice_http_streams_active", Kind::Gauge, "Live requests.")
+        .sample(&[], streams);
+    out.family(
+        "sluice_refusals_total",
+        Kind::Counter,
+        "Connections that were not served, by reason.",
+    );
+    for refusal in Refusal::ALL {
+        out.sample(&[("reason", refusal.name())], totals.refusals.of(refusal));
+    }
+}
+
+fn http(out: &mut Exposition, totals: &Totals) {
+    let http = &totals.http;
+    out.family(
+        "sluice_http_request_duration_seconds",
+        Kind::Histogram,
+        "From a request's head to the response's end.",
+    )
+    .histogram(
+        &[],
+        DURATION_BUCKETS_US.iter().map(|us| *us as f64 / MICROS),
+        &http.duration,
+        http.duration_us_sum as f64 / MICROS,
+    );
+    out.family(
+        "sluice_http_faults_total",
+        Kind::Counter,
+        "Requests that went wrong, by fault.",
+    );
+    for fault in Fault::ALL {
+        out.sample(&[("fault", fault.name())], http.faults[fault as usize]);
+    }
+    out.family(
+        "sluice_http_retries_total",
+        Kind::Counter,
+        "Requests sent to another endpoint.",
+    )
+    .sample(&[], http.retries_total);
+    out.family(
+        "sluice_http_floods_total",
+        Kind::Counter,
+        "Connections ended for flooding with cheap frames.",
+    )
+    .sample(&[], http.floods_total);
+    out.family(
+        "sluice_http_body_bytes_total",
+        Kind::Counter,
+        "Body bytes from and to clients.",
+    )
+    .sample(&[("direction", "received")], http.bytes_received)
+    .sample(&[("direction", "sent")], http.bytes_sent);
+}
+
+fn listeners(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
+    let shares = &totals.http.listeners;
+    let mut family = |name, kind, help, value: fn(&ListenerMetrics) -> u64| {
+        out.family(name, kind, help);
+        for (index, share) in shares.iter().enumerate() {
+            of_listener(out, snapshot, index, &[], value(share));
+        }
+    };
+    family(
+        "sluice_http_connections_total",
+        Kind::Counter,
+        "Connections accepted by HTTP listeners.",
+        |share| share.connections_total,
+    );
+    family(
+        "sluice_http_connections_active",
+        Kind::Gauge,
+        "Of those, live.",
+        |share| share.connections_active,
+    );
+    family(
+        "sluice_http_requests_total",
+        Kind::Counter,
+        "Requests by listener.",
+        |share| share.requests_total,
+    );
+    out.family(
+        "sluice_http_responses_total",
+        Kind::Counter,
+        "Responses by listener and status class.",
+    );
+    for (index, share) in shares.iter().enumerate() {
+        for (class, count) in CLASSES.iter().zip(share.responses) {
+            of_listener(out, snapshot, index, &[("class", class)], count);
+        }
+    }
+}
+
+fn endpoints(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
+    let shares = &totals.http.endpoints;
+    let mut family = |name, kind, help, value: fn(&EndpointMetrics) -> u64| {
+        out.family(name, kind, help);
+        for (index, share) in shares.iter().enumerate() {
+            of_endpoint(out, snapshot, index, &[], value(share));
+        }
+    };
+    family(
+        "sluice_endpoint_requests_total",
+        Kind::Counter,
+        "Requests sent to an endpoint.",
+        |one| one.requests_total,
+    );
+    family(
+        "sluice_endpoint_requests_active",
+        Kind::Gauge,
+        "Of those, under way.",
+        |one| one.requests_active,
+    );
+    family(
+        "sluice_endpoint_connections_total",
+        Kind::Counter,
+        "HTTP connections opened to an endpoint.",
+        |one| one.connections_total,
+    );
+    family(
+        "sluice_endpoint_connections_active",
+        Kind::Gauge,
+        "Of those, live.",
+        |one| one.connections_active,
+    );
+    family(
+        "sluice_endpoint_failures_total",
+        Kind::Counter,
+        "Connects that failed, connections that broke.",
+        |one| one.failures_total,
+    );
+    out.family(
+        "sluice_endpoint_responses_total",
+        Kind::Counter,
+        "Responses by endpoint and status class.",
+    );
+    for (index, share) in shares.iter().enumerate() {
+        for (class, count) in CLASSES.iter().zip(share.responses) {
+            of_endpoint(out, snapshot, index, &[("class", class)], count);
+        }
+    }
+    out.family(
+        "sluice_fairness_jain",
+        Kind::Gauge,
+        "How evenly a service's requests are spread: 1 is even, 1/n is one of n.",
+    );
+    for service in snapshot.services.iter().flatten() {
+        let members = snapshot
+            .endpoints
+            .iter()
+            .flatten()
+            .filter(|endpoint| endpoint.service == service.id);
+        let counts = members.map(|endpoint| shares.get(endpoint.id.index()).map_or(0, |share| share.requests_total));
+        out.sample(&[("service", service.name.as_str())], jain(counts));
+    }
+}
+
+fn relays(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
+    let relays = &totals.relays;
+    let mut family = |name, kind, help, value: fn(&RelayShare) -> u64| {
+        out.family(name, kind, help);
+        for (index, share) in relays.listeners.iter().enumerate() {
+            of_listener(out, snapshot, index, &[], value(share));
+        }
+    };
+    family(
+        "sluice_relay_connections_total",
+        Kind::Counter,
+        "Connections relayed.",
+        |share| share.connections_total,
+    );
+    family(
+        "sluice_relay_connections_active",
+        Kind::Gauge,
+        "Of those, live.",
+        |share| share.connections_active,
+    );
+    out.family(
+        "sluice_relay_bytes_total",
+        Kind::Counter,
+        "Bytes relayed to endpoints (up) and to clients (down).",
+    );
+    for (index, share) in relays.listeners.iter().enumerate() {
+        of_listener(out, snapshot, index, &[("direction", "up")], share.bytes_up);
+        of_listener(out, snapshot, index, &[("direction", "down")], share.bytes_down);
+    }
+    out.family(
+        "sluice_relay_endpoint_connections_total",
+        Kind::Counter,
+        "Connections relayed to an endpoint.",
+    );
+    for (index, share) in relays.endpoints.iter().enumerate() {
+        of_endpoint(out, snapshot, index, &[], share.connections_total);
+    }
+    out.family(
+        "sluice_relay_connect_failures_total",
+        Kind::Counter,
+        "Connects of relays that failed.",
+    )
+    .sample(&[], relays.connect_failures_total);
+    out.family(
+        "sluice_relay_resets_total",
+        Kind::Counter,
+        "Relays that ended by an error.",
+    )
+    .sample(&[], relays.resets_total);
+    out.family(
+        "sluice_relay_idle_total",
+        Kind::Counter,
+        "Relays closed for want of traffic.",
+    )
+    .sample(&[], relays.idle_total);
+    out.family(
+        "sluice_relay_spliced_bytes_total",
+        Kind::Counter,
+        "Bytes moved by splice(2) instead of a copy.",
+    )
+    .sample(&[], relays.spliced_bytes_total);
+}
+
+fn tls(out: &mut Exposition, totals: &Totals) {
+    out.family(
+        "sluice_tls_handshakes_total",
+        Kind::Counter,
+        "TLS handshakes that came to their end.",
+    )
+    .sample(
+        &[("kind", "full")],
+        totals.tls.handshakes_total - totals.tls.resumed_total,
+    )
+    .sample(&[("kind", "resumed")], totals.tls.resumed_total);
+}
+
+fn workers(out: &mut Exposition, reports: &[Report]) {
+    let mut family = |name, kind, help, value: fn(&Report) -> u64| {
+        out.family(name, kind, help);
+        for report in reports {
+            out.sample(&[("worker", &report.worker.to_string())], value(report));
+        }
+    };
+    family(
+        "sluice_worker_connections_active",
+        Kind::Gauge,
+        "Live downstream connections.",
+        |it| it.connections_active,
+    );
+    family("sluice_worker_polls_total", Kind::Counter, "Polls.", |it| {
+        it.turns.polls_total
+    });
+    family(
+        "sluice_worker_reads_total",
+        Kind::Counter,
+        "Reads of HTTP sockets.",
+        |it| it.turns.reads_total,
+    );
+    family(
+        "sluice_worker_writes_total",
+        Kind::Counter,
+        "Writes of HTTP sockets.",
+        |it| it.turns.writes_total,
+    );
+    family(
+        "sluice_worker_panics_total",
+        Kind::Counter,
+        "Times a worker lost its connections by a bug.",
+        |it| it.turns.panics_total,
+    );
+    family(
+        "sluice_worker_accept_failures_total",
+        Kind::Counter,
+        "Accepts without descriptors or memory.",
+        |it| it.turns.accept_failures_total,
+    );
+    family(
+        "sluice_access_log_dropped_total",
+        Kind::Counter,
+        "Access log lines that found no room.",
+        |it| it.turns.log_lines_dropped_total + it.http.outcomes_dropped_total,
+    );
+}
+
+fn packets(out: &mut Exposition, kernel: &[(u32, Reason, u64)], snapshot: &Snapshot) {
+    out.family(
+        "sluice_bpf_packets_total",
+        Kind::Counter,
+        "Packets and socket lookups seen by the kernel programs, by reason.",
+    );
+    for (vip, reason, count) in kernel {
+        let labels = [("reason", reason.name())];
+        if *vip == gateway_common::abi::NO_VIP {
+            let [reason] = labels;
+            out.sample(&[("listener", ""), ("address", ""), reason], count);
+        } else {
+            of_listener(out, snapshot, *vip as usize, &labels, count);
+        }
+    }
+}
+
+/// A sample with a listener's labels; none if the snapshot does not name it.
+fn of_listener(
+    out: &mut Exposition,
+    snapshot: &Snapshot,
+    index: usize,
+    more: &[(&'static str, &str)],
+    value: impl Display,
+) {
+    let Some(plan) = snapshot.listener(ListenerId(index as u32)) else {
+        return;
+    };
+    let address = plan.bind.to_string();
+    let name = plan.names.first().map_or("", |name| name.as_str());
+    let mut labels = vec![("listener", name), ("address", address.as_str())];
+    labels.extend_from_slice(more);
+    out.sample(&labels, value);
+}
+
+/// A sample with an endpoint's labels; none if the snapshot does not name it.
+fn of_endpoint(
+    out: &mut Exposition,
+    snapshot: &Snapshot,
+    index: usize,
+    more: &[(&'static str, &str)],
+    value: impl Display,
+) {
+    let Some(plan) = snapshot.endpoints.get(index).and_then(Option::as_ref) else {
+        return;
+    };
+    let Some(service) = snapshot.service(plan.service) else {
+        return;
+    };
+    let address = plan.addr.to_string();
+    let mut labels = vec![
+        ("service", service.name.as_str()),
+        ("endpoint", plan.name.as_str()),
+        ("address", address.as_str()),
+    ];
+    labels.extend_from_slice(more);
+    out.sample(&labels, value);
+}
