@@ -17,7 +17,7 @@ use gateway_common::{maglev, ring};
 use gateway_core::lower::KernelTables;
 use gateway_core::lower::kernel::{EndpointEntry, RingSpec, VipEntry};
 use gateway_core::reconcile::MapOp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -49,6 +49,8 @@ pub struct Writer {
     tables: KernelTables,
     rings: BTreeMap<u32, Placed>,
     versions: u64,
+    /// Endpoints without interface or, for XDP, without link addresses.
+    unresolved: BTreeSet<u16>,
     /// Workers whose sockets are in place, by number.
     workers: u32,
 }
@@ -63,6 +65,7 @@ impl Writer {
             tables: KernelTables::default(),
             rings: BTreeMap::new(),
             versions: 0,
+            unresolved: BTreeSet::new(),
             workers: 0,
         };
         writer
@@ -198,13 +201,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Looks again for the way to some endpoints and writes what changed. `XDP` needs their link addresses.
+    /// Endpoints that no packet can be sent to yet.
+    pub fn unresolved(&self) -> Vec<u16> {
+        self.unresolved.iter().copied().collect()
+    }
+
+    /// Looks again for the way to some endpoints and writes what changed. XDP needs their link addresses.
     pub fn refresh_endpoints(&mut self, indexes: &[u16]) -> io::Result<()> {
         for index in indexes {
             let Some(entry) = self.tables.endpoints.get(index).copied() else {
                 continue;
             };
-            let value = self.endpoint_value(&entry);
+            let value = self.endpoint_value(*index, &entry);
             if self.maps.endpoints.get(&u32::from(*index))? != Some(value) {
                 self.maps.endpoints.put(&u32::from(*index), &value)?;
             }
@@ -215,10 +223,13 @@ impl Writer {
     fn write(&mut self, op: &MapOp) -> io::Result<()> {
         match op {
             MapOp::PutEndpoint(index, entry) => {
-                let value = self.endpoint_value(entry);
+                let value = self.endpoint_value(*index, entry);
                 self.maps.endpoints.put(&u32::from(*index), &value)
             }
-            MapOp::RemoveEndpoint(index) => self.maps.endpoints.put(&u32::from(*index), &Endpoint::default()),
+            MapOp::RemoveEndpoint(index) => {
+                self.unresolved.remove(index);
+                self.maps.endpoints.put(&u32::from(*index), &Endpoint::default())
+            }
             MapOp::PutVip(key, vip) => {
                 let mode = vip.mode as u32;
                 self.maps.vips.put(key, &Vip { id: vip.id, mode })
@@ -232,8 +243,13 @@ impl Writer {
         }
     }
 
-    fn endpoint_value(&mut self, entry: &EndpointEntry) -> Endpoint {
+    fn endpoint_value(&mut self, index: u16, entry: &EndpointEntry) -> Endpoint {
         let way = self.locator.way_to(entry.addr.ip());
+        if self.locator.is_whole(&way) {
+            self.unresolved.remove(&index);
+        } else {
+            self.unresolved.insert(index);
+        }
         Endpoint {
             addr: addr_words(entry.addr.ip()),
             ifindex: way.interface,

@@ -24,6 +24,8 @@ const SWEEP_SOON: Duration = Duration::from_millis(500);
 const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// Between two looks at the way to the endpoints.
 const REFRESH_PERIOD: Duration = Duration::from_secs(2);
+/// The same while some endpoint has none.
+const REFRESH_SOON: Duration = Duration::from_millis(200);
 /// Endpoints looked at in one refresh; the next goes on from there.
 const REFRESH_MAX: usize = 1024;
 /// Flows that [`list`] gives at most.
@@ -67,6 +69,7 @@ impl Sweep {
         let mut clock = None;
         let mut swept = start;
         let mut refreshed = start;
+        let mut again = start;
         let mut refresh_at = 0;
         let mut entries = 0;
         loop {
@@ -96,6 +99,10 @@ impl Sweep {
             if refreshed.elapsed() >= REFRESH_PERIOD {
                 self.refresh(&mut refresh_at);
                 refreshed = Instant::now();
+                again = refreshed;
+            } else if again.elapsed() >= REFRESH_SOON {
+                self.refresh_unresolved();
+                again = Instant::now();
             }
         }
     }
@@ -131,6 +138,13 @@ impl Sweep {
         let some = &all[*at..all.len().min(*at + REFRESH_MAX)];
         self.report(writer.refresh_endpoints(some), "look for the way to the endpoints");
         *at += REFRESH_MAX;
+    }
+
+    fn refresh_unresolved(&self) {
+        let mut writer = self.writer();
+        let mut some = writer.unresolved();
+        some.truncate(REFRESH_MAX);
+        self.report(writer.refresh_endpoints(&some), "look for the way to the endpoints");
     }
 
     /// One walk over both tables. `pending` is from before the walk.

@@ -49,6 +49,11 @@ impl Locator {
         }
     }
 
+    /// Whether packets can be sent that way.
+    pub fn is_whole(&self, way: &Way) -> bool {
+        way.interface != 0 && (!self.writes_link || way.macs != [0; 3])
+    }
+
     /// Asks for the neighbours of all of `addrs` at once and waits a little for their answers.
     pub fn resolve(&mut self, addrs: &[SocketAddr]) {
         if !self.writes_link {

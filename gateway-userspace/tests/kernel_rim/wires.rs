@@ -45,6 +45,10 @@ impl Wires {
         for side in ["c", "g", "b1", "b2"] {
             run(&format!("ip netns add {}", wires.namespace(side)));
             wires.ip(side, "link set lo up");
+            // Addresses are usable at once; a host that was up for two seconds has this behind it.
+            wires
+                .exec(side, &["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"])
+                .expect("IPv6 is there");
         }
         wires.wire("c", "10.83.1", "2001:db8:83:1", 2, good_for);
         wires.wire("b1", "10.83.2", "2001:db8:83:2", 11, good_for);
