@@ -135,7 +135,10 @@ async fn a_refused_connect_goes_to_another_endpoint_body_and_all() {
     }
     let done = rig.done(4).await;
     assert!(done.iter().any(|done| done.attempts == 2) && done.iter().all(|done| done.fault.is_none()));
-    assert!(done.iter().filter(|done| done.attempts == 2).count() < 3, "the failed endpoint is left out for a while");
+    assert!(
+        done.iter().filter(|done| done.attempts == 2).count() < 3,
+        "the failed endpoint is left out for a while"
+    );
     assert!(rig.with(|driver| driver.engine.metrics().retries_total).await >= 1);
 }
 
@@ -151,7 +154,10 @@ async fn a_connect_that_hangs_is_given_up_in_time() {
         assert_eq!(response.await.unwrap().headers()["x-endpoint"], "be2");
     }
     let waited = start.elapsed();
-    assert!(waited >= Duration::from_secs(2) && waited < Duration::from_millis(2100), "{waited:?}");
+    assert!(
+        waited >= Duration::from_secs(2) && waited < Duration::from_millis(2100),
+        "{waited:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +171,13 @@ async fn without_any_endpoint_the_answer_is_503_or_unavailable() {
     assert_eq!(text, b"no endpoint could be connected to\n");
     let (response, _) = client.send_request(call("/echo.Echo/Unary"), true).unwrap();
     let response = response.await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"].as_bytes()[..]), (200, &b"14"[..]));
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            &response.headers()["grpc-status"].as_bytes()[..]
+        ),
+        (200, &b"14"[..])
+    );
     assert_eq!(rig.done(2).await[1].grpc_status, Some(14));
 }
 
@@ -206,16 +218,22 @@ async fn after_a_goaway_old_streams_finish_and_new_ones_go_to_a_new_connection()
     old.graceful_shutdown();
     let (second, _) = client.send_request(call("/echo.Echo/Unary"), true).unwrap();
     tokio::spawn(async move {
-        respond.send_response(Response::builder().header("x-from", "old").body(()).unwrap(), true).unwrap();
+        respond
+            .send_response(Response::builder().header("x-from", "old").body(()).unwrap(), true)
+            .unwrap();
         while let Some(Ok((_, mut respond))) = old.accept().await {
-            respond.send_response(Response::builder().header("x-from", "old").body(()).unwrap(), true).unwrap();
+            respond
+                .send_response(Response::builder().header("x-from", "old").body(()).unwrap(), true)
+                .unwrap();
         }
     });
     tokio::spawn(async move {
         let socket = sockets.recv().await.unwrap();
         let mut new = h2::server::handshake(socket).await.unwrap();
         while let Some(Ok((_, mut respond))) = new.accept().await {
-            respond.send_response(Response::builder().header("x-from", "new").body(()).unwrap(), true).unwrap();
+            respond
+                .send_response(Response::builder().header("x-from", "new").body(()).unwrap(), true)
+                .unwrap();
         }
     });
     assert_eq!(first.await.unwrap().headers()["x-from"], "old");
@@ -242,7 +260,13 @@ async fn an_endpoint_that_dies_fails_only_what_it_had() {
     rig.with(|driver| driver.listening.remove(&endpoint_addr(1))).await;
     let mut failed = 0;
     for call in calls {
-        failed += usize::from(call.await.unwrap().headers().get("grpc-status").is_some_and(|code| code == "14"));
+        failed += usize::from(
+            call.await
+                .unwrap()
+                .headers()
+                .get("grpc-status")
+                .is_some_and(|code| code == "14"),
+        );
     }
     assert_eq!(failed, 5);
     for _ in 0..10 {
@@ -274,14 +298,20 @@ async fn more_streams_than_an_endpoint_takes_wait_their_turn() {
         assert_eq!(body(&mut response.into_body()).await.unwrap().0, b"body");
     }
     let done = rig.done(100).await;
-    assert!(done.iter().all(|done| done.fault.is_none() && done.grpc_status.is_none()));
+    assert!(
+        done.iter()
+            .all(|done| done.fault.is_none() && done.grpc_status.is_none())
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn broken_configuration_and_unknown_paths_are_answered_here() {
     let config = Config::new(1).rule(|rule| {
         rule.matches[0].path = gateway_core::ir::PathMatch::Prefix("/known".to_owned());
-        rule.destinations[0].to.to = Destination::Fail { status: 500, why: "no such Service".to_owned() };
+        rule.destinations[0].to.to = Destination::Fail {
+            status: 500,
+            why: "no such Service".to_owned(),
+        };
     });
     let rig = rig(config).await;
     let mut client = client(&rig).await;
@@ -297,7 +327,10 @@ async fn broken_configuration_and_unknown_paths_are_answered_here() {
     let reset = std::future::poll_fn(|cx| out.poll_reset(cx)).await.unwrap();
     assert_eq!(reset, Reason::NO_ERROR);
     let faults: Vec<_> = rig.done(3).await.iter().map(|done| done.fault).collect();
-    assert_eq!(faults, [Some(Fault::Broken), Some(Fault::NoRoute), Some(Fault::NoRoute)]);
+    assert_eq!(
+        faults,
+        [Some(Fault::Broken), Some(Fault::NoRoute), Some(Fault::NoRoute)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,7 +356,9 @@ async fn filters_edit_heads_on_their_way() {
     let mut client = client(&rig).await;
     let mut request = get("/old/x?q=1");
     request.headers_mut().insert("x-gone", "1".parse().unwrap());
-    request.headers_mut().insert("x-forwarded-for", "203.0.113.9".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("x-forwarded-for", "203.0.113.9".parse().unwrap());
     request.headers_mut().insert("x-request-id", "mine".parse().unwrap());
     let (response, _) = client.send_request(request, true).unwrap();
     let response = response.await.unwrap();
@@ -337,7 +372,10 @@ async fn filters_edit_heads_on_their_way() {
     assert_eq!(fields["x-more"], "added");
     assert!(fields.get("echo-x-gone").is_none() && fields.get("echo-x-set").is_none());
     let done = rig.done(1).await;
-    assert_eq!((done[0].path.as_str(), done[0].request_id.as_str()), ("/old/x?q=1", "mine"));
+    assert_eq!(
+        (done[0].path.as_str(), done[0].request_id.as_str()),
+        ("/old/x?q=1", "mine")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,12 +400,19 @@ async fn streams_keep_their_revision_and_moved_endpoints_get_new_connections() {
     let (second, _) = client.send_request(call("/echo.Echo/Unary"), true).unwrap();
     assert_eq!(second.await.unwrap().headers()["x-endpoint"], "be2");
     // The old stream lives on.
-    send_all(&mut out, Bytes::from_static(b"still here"), true).await.unwrap();
+    send_all(&mut out, Bytes::from_static(b"still here"), true)
+        .await
+        .unwrap();
     assert_eq!(body(&mut response.into_body()).await.unwrap().0, b"still here");
     rig.done(2).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let upstream = rig.with(|driver| driver.engine.metrics().upstream_connections_active).await;
-    assert_eq!(upstream, 1, "the connection to the old address closed with its last stream");
+    let upstream = rig
+        .with(|driver| driver.engine.metrics().upstream_connections_active)
+        .await;
+    assert_eq!(
+        upstream, 1,
+        "the connection to the old address closed with its last stream"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -384,7 +429,9 @@ async fn drain_serves_what_is_under_way_and_then_closes() {
     .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(rig.with(|driver| driver.engine.live()).await, (1, 1));
-    send_all(&mut out, Bytes::from_static(b"last words"), true).await.unwrap();
+    send_all(&mut out, Bytes::from_static(b"last words"), true)
+        .await
+        .unwrap();
     assert_eq!(body(&mut response.into_body()).await.unwrap().0, b"last words");
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(rig.with(|driver| driver.engine.live()).await, (0, 0));
@@ -416,7 +463,10 @@ async fn idle_connections_close_on_both_sides() {
     let count = |rig: Rig| async move {
         rig.with(|driver| {
             let metrics = driver.engine.metrics();
-            (metrics.downstream_connections_active, metrics.upstream_connections_active)
+            (
+                metrics.downstream_connections_active,
+                metrics.upstream_connections_active,
+            )
         })
         .await
     };

@@ -49,7 +49,12 @@ async fn the_preface_is_detected_and_anything_cut_is_waited_for() {
     let mut client = Raw::bare(socket);
     let mut bytes = frame::PREFACE.to_vec();
     frame::put_settings(&mut bytes, &[]);
-    let block = client.block(&[(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "a.b")]);
+    let block = client.block(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/x"),
+        (":authority", "a.b"),
+    ]);
     let open = frame::begin_headers(&mut bytes);
     bytes.extend_from_slice(&block);
     frame::end_headers(&mut bytes, open, 1, true, 16_384);
@@ -68,7 +73,9 @@ async fn interim_responses_pass_before_the_final_one() {
     let rig = rig().await;
     let (mut client, mut endpoint, _sockets) = pair(&rig).await;
     endpoint.headers(1, &[(":status", "100")], false).await;
-    endpoint.headers(1, &[(":status", "103"), ("link", "</a>")], false).await;
+    endpoint
+        .headers(1, &[(":status", "103"), ("link", "</a>")], false)
+        .await;
     endpoint.headers(1, &[(":status", "204")], true).await;
     for (status, end) in [("100", false), ("103", false), ("204", true)] {
         let head = client.wait_for(Kind::Headers).await.unwrap();
@@ -93,7 +100,9 @@ async fn a_body_that_contradicts_content_length_is_a_stream_error() {
         client.headers(1, &head, false).await;
         let mut endpoint = Raw::endpoint(sockets.recv().await.unwrap(), &[]).await;
         endpoint.wait_for(Kind::Headers).await.unwrap();
-        client.frame(Kind::Data, if end { flags::END_STREAM } else { 0 }, 1, body).await;
+        client
+            .frame(Kind::Data, if end { flags::END_STREAM } else { 0 }, 1, body)
+            .await;
         assert_eq!(client.error().await, Some((Kind::RstStream, ErrorCode::ProtocolError)));
         assert_eq!(endpoint.error().await, Some((Kind::RstStream, ErrorCode::Cancel)));
         assert_eq!(rig.done(1).await[0].fault, Some(Fault::BadRequest));
@@ -104,9 +113,14 @@ async fn a_body_that_contradicts_content_length_is_a_stream_error() {
 async fn a_response_that_contradicts_content_length_is_not_passed_for_whole() {
     let rig = rig().await;
     let (mut client, mut endpoint, _sockets) = pair(&rig).await;
-    endpoint.headers(1, &[(":status", "200"), ("content-length", "10")], false).await;
+    endpoint
+        .headers(1, &[(":status", "200"), ("content-length", "10")], false)
+        .await;
     endpoint.frame(Kind::Data, flags::END_STREAM, 1, b"short").await;
-    assert_eq!(endpoint.error().await, Some((Kind::RstStream, ErrorCode::ProtocolError)));
+    assert_eq!(
+        endpoint.error().await,
+        Some((Kind::RstStream, ErrorCode::ProtocolError))
+    );
     assert_eq!(client.error().await, Some((Kind::RstStream, ErrorCode::InternalError)));
     assert_eq!(rig.done(1).await[0].fault, Some(Fault::BadResponse));
 }
@@ -126,7 +140,11 @@ async fn streams_above_the_last_id_of_a_goaway_go_elsewhere() {
     let mut another = Raw::endpoint(sockets.recv().await.unwrap(), &[]).await;
     let head = another.wait_for(Kind::Headers).await.unwrap();
     assert_eq!(head.header.stream, 1);
-    assert_eq!(another.wait_for(Kind::Data).await.unwrap().payload, b"second", "the body goes again");
+    assert_eq!(
+        another.wait_for(Kind::Data).await.unwrap().payload,
+        b"second",
+        "the body goes again"
+    );
     another.headers(1, &[(":status", "200")], true).await;
     endpoint.headers(1, &[(":status", "200")], true).await;
     let done = rig.done(2).await;
@@ -165,7 +183,11 @@ async fn a_slow_client_holds_the_endpoint_back() {
     let updates = async {
         let mut sum = 0;
         while let Some(frame) = endpoint.wait_for(Kind::WindowUpdate).await {
-            sum += if frame.header.stream == 1 { frame::u31(&frame.payload).unwrap() } else { 0 };
+            sum += if frame.header.stream == 1 {
+                frame::u31(&frame.payload).unwrap()
+            } else {
+                0
+            };
         }
         sum
     };
@@ -222,35 +244,91 @@ const STREAM: Kind = Kind::RstStream;
 #[tokio::test(start_paused = true)]
 async fn protocol_errors_are_answered_with_the_rfcs_codes() {
     let rows = [
-        Row { name: "DATA on stream 0", send: b"\0\0\x01\0\0\0\0\0\0x", error: (CONNECTION, ErrorCode::ProtocolError) },
-        Row { name: "DATA on idle", send: b"\0\0\x01\0\0\0\0\0\x07x", error: (CONNECTION, ErrorCode::ProtocolError) },
-        Row { name: "HEADERS on 0", send: b"\0\0\x01\x01\x04\0\0\0\0\x82", error: (CONNECTION, ErrorCode::ProtocolError) },
-        Row { name: "even id", send: b"\0\0\x01\x01\x04\0\0\0\x02\x82", error: (CONNECTION, ErrorCode::ProtocolError) },
-        Row { name: "bad block", send: b"\0\0\x01\x01\x04\0\0\0\x01\x80", error: (CONNECTION, ErrorCode::CompressionError) },
-        Row { name: "no path", send: b"\0\0\x01\x01\x05\0\0\0\x01\x82", error: (STREAM, ErrorCode::ProtocolError) },
-        Row { name: "frame too large", send: b"\0\x40\x01\0\0\0\0\0\x01", error: (CONNECTION, ErrorCode::FrameSizeError) },
-        Row { name: "PING of 7", send: b"\0\0\x07\x06\0\0\0\0\x001234567", error: (CONNECTION, ErrorCode::FrameSizeError) },
-        Row { name: "PING on 1", send: b"\0\0\x08\x06\0\0\0\0\x0112345678", error: (CONNECTION, ErrorCode::ProtocolError) },
-        Row { name: "SETTINGS of 5", send: b"\0\0\x05\x04\0\0\0\0\x0012345", error: (CONNECTION, ErrorCode::FrameSizeError) },
-        Row { name: "window 0", send: b"\0\0\x04\x08\0\0\0\0\0\0\0\0\0", error: (CONNECTION, ErrorCode::ProtocolError) },
+        Row {
+            name: "DATA on stream 0",
+            send: b"\0\0\x01\0\0\0\0\0\0x",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
+        Row {
+            name: "DATA on idle",
+            send: b"\0\0\x01\0\0\0\0\0\x07x",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
+        Row {
+            name: "HEADERS on 0",
+            send: b"\0\0\x01\x01\x04\0\0\0\0\x82",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
+        Row {
+            name: "even id",
+            send: b"\0\0\x01\x01\x04\0\0\0\x02\x82",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
+        Row {
+            name: "bad block",
+            send: b"\0\0\x01\x01\x04\0\0\0\x01\x80",
+            error: (CONNECTION, ErrorCode::CompressionError),
+        },
+        Row {
+            name: "no path",
+            send: b"\0\0\x01\x01\x05\0\0\0\x01\x82",
+            error: (STREAM, ErrorCode::ProtocolError),
+        },
+        Row {
+            name: "frame too large",
+            send: b"\0\x40\x01\0\0\0\0\0\x01",
+            error: (CONNECTION, ErrorCode::FrameSizeError),
+        },
+        Row {
+            name: "PING of 7",
+            send: b"\0\0\x07\x06\0\0\0\0\x001234567",
+            error: (CONNECTION, ErrorCode::FrameSizeError),
+        },
+        Row {
+            name: "PING on 1",
+            send: b"\0\0\x08\x06\0\0\0\0\x0112345678",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
+        Row {
+            name: "SETTINGS of 5",
+            send: b"\0\0\x05\x04\0\0\0\0\x0012345",
+            error: (CONNECTION, ErrorCode::FrameSizeError),
+        },
+        Row {
+            name: "window 0",
+            send: b"\0\0\x04\x08\0\0\0\0\0\0\0\0\0",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
         Row {
             name: "window overflow",
             send: b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\xff\xff",
             error: (CONNECTION, ErrorCode::FlowControlError),
         },
-        Row { name: "RST on idle", send: b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08", error: (CONNECTION, ErrorCode::ProtocolError) },
+        Row {
+            name: "RST on idle",
+            send: b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
         Row {
             name: "PUSH_PROMISE",
             send: b"\0\0\x04\x05\x04\0\0\0\x01\0\0\0\x02",
             error: (CONNECTION, ErrorCode::ProtocolError),
         },
-        Row { name: "CONTINUATION", send: b"\0\0\0\x09\x04\0\0\0\x01", error: (CONNECTION, ErrorCode::ProtocolError) },
+        Row {
+            name: "CONTINUATION",
+            send: b"\0\0\0\x09\x04\0\0\0\x01",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
         Row {
             name: "interrupted block",
             send: b"\0\0\x01\x01\x01\0\0\0\x01\x82\0\0\x08\x06\0\0\0\0\x0012345678",
             error: (CONNECTION, ErrorCode::ProtocolError),
         },
-        Row { name: "GOAWAY on 1", send: b"\0\0\x08\x07\0\0\0\0\x01\0\0\0\0\0\0\0\0", error: (CONNECTION, ErrorCode::ProtocolError) },
+        Row {
+            name: "GOAWAY on 1",
+            send: b"\0\0\x08\x07\0\0\0\0\x01\0\0\0\0\0\0\0\0",
+            error: (CONNECTION, ErrorCode::ProtocolError),
+        },
         Row {
             name: "PRIORITY on itself",
             send: b"\0\0\x05\x02\0\0\0\0\x03\0\0\0\x03\x10",
@@ -297,7 +375,11 @@ async fn floods_are_cut_and_the_endpoint_stays() {
             }
         }
         assert!(sent <= 1200, "{name}: cut after {sent}");
-        assert_eq!(client.error().await, Some((CONNECTION, ErrorCode::EnhanceYourCalm)), "{name}");
+        assert_eq!(
+            client.error().await,
+            Some((CONNECTION, ErrorCode::EnhanceYourCalm)),
+            "{name}"
+        );
         assert_eq!(endpoint.error().await, Some((STREAM, ErrorCode::Cancel)), "{name}");
         let (floods, upstream) = rig
             .with(|driver| {
@@ -329,8 +411,11 @@ async fn rapid_resets_are_cut() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unread_flood_of_answers_is_cut_by_its_memory() {
-    let limits =
-        Limits { pings_per_second_max: u32::MAX, control_bytes_max: 64 * 1024, ..Limits::default() };
+    let limits = Limits {
+        pings_per_second_max: u32::MAX,
+        control_bytes_max: 64 * 1024,
+        ..Limits::default()
+    };
     let rig = Rig::start(Config::new(1).snapshot(), limits);
     let mut client = client(&rig).await;
     let ping = b"\0\0\x08\x06\0\0\0\0\x0012345678";
@@ -341,7 +426,9 @@ async fn an_unread_flood_of_answers_is_cut_by_its_memory() {
         }
     }
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
-    let (live, floods) = rig.with(|driver| (driver.engine.live(), driver.engine.metrics().floods_total)).await;
+    let (live, floods) = rig
+        .with(|driver| (driver.engine.live(), driver.engine.metrics().floods_total))
+        .await;
     assert_eq!((live, floods), ((0, 0), 1));
 }
 
@@ -370,7 +457,10 @@ async fn silent_clients_are_closed_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn more_streams_than_allowed_are_refused() {
-    let limits = Limits { streams_max: 2, ..Limits::default() };
+    let limits = Limits {
+        streams_max: 2,
+        ..Limits::default()
+    };
     let rig = Rig::start(Config::new(1).snapshot(), limits);
     let (mut client, _endpoint, _sockets) = pair(&rig).await;
     client.request(3, "POST", false).await;

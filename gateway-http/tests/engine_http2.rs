@@ -79,7 +79,11 @@ async fn streams_carry_messages_both_ways_as_they_come() {
     for round in 0..50_u8 {
         out.send_data(Bytes::from(vec![round; 100]), false).unwrap();
         let chunk = incoming.data().await.unwrap().unwrap();
-        assert_eq!(chunk, vec![round; 100], "the answer to a message comes before the next message");
+        assert_eq!(
+            chunk,
+            vec![round; 100],
+            "the answer to a message comes before the next message"
+        );
         incoming.flow_control().release_capacity(chunk.len()).unwrap();
     }
     out.send_data(Bytes::new(), true).unwrap();
@@ -90,7 +94,10 @@ async fn streams_carry_messages_both_ways_as_they_come() {
 #[tokio::test(start_paused = true)]
 async fn large_bodies_pass_both_ways_at_once_on_many_streams() {
     for (stream_window, socket_bytes) in [(256 * 1024, 64 * 1024), (65_535, 3000), (1000, 100_000)] {
-        let limits = Limits { stream_window, ..Limits::default() };
+        let limits = Limits {
+            stream_window,
+            ..Limits::default()
+        };
         let rig = Rig::start(Config::new(2).snapshot(), limits);
         rig.with(move |driver| driver.socket_bytes = socket_bytes).await;
         let _one = endpoint(&rig, 1, |incoming| echo("be1", incoming)).await;
@@ -100,7 +107,9 @@ async fn large_bodies_pass_both_ways_at_once_on_many_streams() {
         for number in 0..8_u32 {
             let mut client = client.clone();
             calls.spawn(async move {
-                let bytes: Vec<u8> = (0..500_000_u32).map(|i| (i.wrapping_mul(number + 7) >> 3) as u8).collect();
+                let bytes: Vec<u8> = (0..500_000_u32)
+                    .map(|i| (i.wrapping_mul(number + 7) >> 3) as u8)
+                    .collect();
                 let (response, mut out) = client.send_request(call("/echo.Echo/Large"), false).unwrap();
                 let sent = Bytes::from(bytes.clone());
                 let sending = tokio::spawn(async move { send_all(&mut out, sent, true).await.unwrap() });
@@ -114,7 +123,10 @@ async fn large_bodies_pass_both_ways_at_once_on_many_streams() {
             call.unwrap();
         }
         let done = rig.done(8).await;
-        assert!(done.iter().all(|done| (done.bytes_received, done.bytes_sent, done.fault) == (500_000, 500_000, None)));
+        assert!(
+            done.iter()
+                .all(|done| (done.bytes_received, done.bytes_sent, done.fault) == (500_000, 500_000, None))
+        );
         assert_eq!(rig.with(|driver| driver.engine.live()).await, (1, 0));
     }
 }
@@ -134,5 +146,9 @@ async fn one_connection_is_spread_evenly_over_four_endpoints() {
     for done in rig.done(400).await {
         *counts.entry(done.endpoint).or_insert(0) += 1;
     }
-    assert_eq!(counts.values().copied().collect::<Vec<_>>(), [100; 4], "Jain's index is 1");
+    assert_eq!(
+        counts.values().copied().collect::<Vec<_>>(),
+        [100; 4],
+        "Jain's index is 1"
+    );
 }

@@ -39,7 +39,11 @@ impl Config {
             destinations: vec![Weighted { weight: 1, to }],
             timeouts: Timeouts::default(),
         };
-        Self { endpoints: (1..=count).map(endpoint_addr).collect(), rule, balance: BalancePolicy::RoundRobin }
+        Self {
+            endpoints: (1..=count).map(endpoint_addr).collect(),
+            rule,
+            balance: BalancePolicy::RoundRobin,
+        }
     }
 
     pub fn rule(mut self, change: impl FnOnce(&mut HttpRule)) -> Self {
@@ -48,8 +52,15 @@ impl Config {
     }
 
     fn ir(&self) -> Ir {
-        let bind = Bind { addr: None, port: 8080, transport: Transport::Tcp };
-        let host = VirtualHost { hostname: HostPattern::Any, rules: vec![self.rule.clone()] };
+        let bind = Bind {
+            addr: None,
+            port: 8080,
+            transport: Transport::Tcp,
+        };
+        let host = VirtualHost {
+            hostname: HostPattern::Any,
+            rules: vec![self.rule.clone()],
+        };
         let name = ListenerName::from("default/gw/http");
         let scope = HttpScope {
             listener: name.clone(),
@@ -57,8 +68,16 @@ impl Config {
             certificates: Vec::new(),
             hosts: vec![host],
         };
-        let plane = Plane::Http(HttpRules { tls: false, scopes: vec![scope] });
-        let listener = Listener { bind, names: vec![name], plane, why: String::new() };
+        let plane = Plane::Http(HttpRules {
+            tls: false,
+            scopes: vec![scope],
+        });
+        let listener = Listener {
+            bind,
+            names: vec![name],
+            plane,
+            why: String::new(),
+        };
         let endpoint = |addr: &SocketAddr| Endpoint {
             name: EndpointName::new(addr.to_string()),
             addr: *addr,

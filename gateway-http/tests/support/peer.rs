@@ -49,7 +49,9 @@ where
         while let Some(socket) = sockets.recv().await {
             let (builder, serve) = (builder.clone(), serve.clone());
             connections.spawn(async move {
-                let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
+                let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else {
+                    return;
+                };
                 let mut requests = tokio::task::JoinSet::new();
                 while let Some(Ok(incoming)) = connection.accept().await {
                     requests.spawn(serve(incoming));
@@ -75,7 +77,9 @@ pub async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes, end: boo
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
         let capacity = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
-        let Some(capacity) = capacity.transpose()? else { return Ok(()) };
+        let Some(capacity) = capacity.transpose()? else {
+            return Ok(());
+        };
         let part = bytes.split_to(capacity.min(bytes.len()));
         let last = end && bytes.is_empty();
         stream.send_data(part, last)?;
@@ -83,7 +87,11 @@ pub async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes, end: boo
             return Ok(());
         }
     }
-    if end { stream.send_data(Bytes::new(), true) } else { Ok(()) }
+    if end {
+        stream.send_data(Bytes::new(), true)
+    } else {
+        Ok(())
+    }
 }
 
 /// Echoes body and some fields, with trailers.
@@ -96,8 +104,13 @@ pub async fn echo(name: &'static str, (request, mut respond): Incoming) {
     response = response
         .header("echo-path", parts.uri.path_and_query().map_or("", |path| path.as_str()))
         .header("echo-scheme", parts.uri.scheme_str().unwrap_or_default())
-        .header("echo-authority", parts.uri.authority().map_or("", |authority| authority.as_str()));
-    let Ok(mut out) = respond.send_response(response.body(()).expect("valid"), false) else { return };
+        .header(
+            "echo-authority",
+            parts.uri.authority().map_or("", |authority| authority.as_str()),
+        );
+    let Ok(mut out) = respond.send_response(response.body(()).expect("valid"), false) else {
+        return;
+    };
     while let Some(Ok(chunk)) = incoming.data().await {
         let len = chunk.len();
         if send_all(&mut out, chunk, false).await.is_err() {
@@ -112,7 +125,9 @@ pub async fn echo(name: &'static str, (request, mut respond): Incoming) {
 
 /// A GET without body.
 pub fn get(path: &str) -> Request<()> {
-    Request::get(format!("https://example.com{path}")).body(()).expect("valid")
+    Request::get(format!("https://example.com{path}"))
+        .body(())
+        .expect("valid")
 }
 
 /// A gRPC call's head.

@@ -44,7 +44,12 @@ impl Raw {
     }
 
     pub fn bare(socket: DuplexStream) -> Self {
-        Self { socket, read: Vec::new(), encoder: Encoder::new(), decoder: Decoder::new() }
+        Self {
+            socket,
+            read: Vec::new(),
+            encoder: Encoder::new(),
+            decoder: Decoder::new(),
+        }
     }
 
     /// Writes; a closed socket is no error here.
@@ -53,7 +58,14 @@ impl Raw {
     }
 
     pub async fn frame(&mut self, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
-        let mut bytes = Header { len: payload.len(), kind, flags, stream }.to_bytes().to_vec();
+        let mut bytes = Header {
+            len: payload.len(),
+            kind,
+            flags,
+            stream,
+        }
+        .to_bytes()
+        .to_vec();
         bytes.extend_from_slice(payload);
         self.send(&bytes).await;
     }
@@ -71,12 +83,18 @@ impl Raw {
     pub async fn headers(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
         let block = self.block(fields);
         let end = if end { flags::END_STREAM } else { 0 };
-        self.frame(Kind::Headers, flags::END_HEADERS | end, stream, &block).await;
+        self.frame(Kind::Headers, flags::END_HEADERS | end, stream, &block)
+            .await;
     }
 
     /// A GET or POST without more.
     pub async fn request(&mut self, stream: u32, method: &str, end: bool) {
-        let fields = [(":method", method), (":scheme", "http"), (":path", "/"), (":authority", "example.com")];
+        let fields = [
+            (":method", method),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "example.com"),
+        ];
         self.headers(stream, &fields, end).await;
     }
 
@@ -110,14 +128,21 @@ impl Raw {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(3), search).await.unwrap_or(None)
+        tokio::time::timeout(Duration::from_secs(3), search)
+            .await
+            .unwrap_or(None)
     }
 
     /// The fields of a HEADERS frame that came.
     pub fn fields(&mut self, frame: &Frame) -> Vec<(String, String)> {
         let mut list = FieldList::new();
-        let limits = SectionLimits { size_max: 1 << 16, fields_max: 1000 };
-        self.decoder.decode(&frame.payload, &mut list, limits).expect("a valid block");
+        let limits = SectionLimits {
+            size_max: 1 << 16,
+            fields_max: 1000,
+        };
+        self.decoder
+            .decode(&frame.payload, &mut list, limits)
+            .expect("a valid block");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         list.iter().map(|(name, value)| (text(name), text(value))).collect()
     }
@@ -140,6 +165,8 @@ impl Raw {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(3), search).await.unwrap_or(None)
+        tokio::time::timeout(Duration::from_secs(3), search)
+            .await
+            .unwrap_or(None)
     }
 }

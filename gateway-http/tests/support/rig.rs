@@ -121,7 +121,9 @@ impl Driver {
         let mut busy = false;
         while self.engine.wants_read(conn) {
             let now = self.now();
-            let Some(socket) = self.sockets.get_mut(&conn.0) else { return busy };
+            let Some(socket) = self.sockets.get_mut(&conn.0) else {
+                return busy;
+            };
             let mut bytes = [0; 16 * 1024];
             let mut buf = ReadBuf::new(&mut bytes);
             match Pin::new(socket).poll_read(cx, &mut buf) {
@@ -159,7 +161,9 @@ impl Driver {
 
     fn transmit(&mut self, conn: ConnId, chunk: bool, cx: &mut Context<'_>) {
         let now = self.now();
-        let Some(socket) = self.sockets.get_mut(&conn.0) else { return };
+        let Some(socket) = self.sockets.get_mut(&conn.0) else {
+            return;
+        };
         let chunk = if chunk { &self.chunk[..] } else { &[] };
         let transmitted = self.engine.transmit(conn, chunk, now, |slices| {
             match Pin::new(&mut *socket).poll_write_vectored(cx, slices) {
@@ -190,7 +194,10 @@ impl Driver {
         }
         let now = self.now();
         let (ours, theirs) = duplex(self.socket_bytes);
-        let refused = self.listening.get(&addr).is_none_or(|listener| listener.send(theirs).is_err());
+        let refused = self
+            .listening
+            .get(&addr)
+            .is_none_or(|listener| listener.send(theirs).is_err());
         if refused {
             self.engine.connect_failed(conn, now);
         } else {
@@ -209,7 +216,11 @@ pub struct Rig {
 impl Rig {
     pub fn start(snapshot: Arc<Snapshot>, limits: Limits) -> Self {
         let (orders, mut inbox) = mpsc::unbounded_channel::<Order>();
-        let config = EngineConfig { limits, worker: 0, request_id_seed: 1 };
+        let config = EngineConfig {
+            limits,
+            worker: 0,
+            request_id_seed: 1,
+        };
         let start = Instant::now();
         let mut driver = Driver {
             engine: Engine::new(config, snapshot, Moment::ZERO),
@@ -239,7 +250,9 @@ impl Rig {
                     if ordered {
                         continue;
                     }
-                    let Some(due) = driver.engine.poll_timeout() else { return Poll::Pending };
+                    let Some(due) = driver.engine.poll_timeout() else {
+                        return Poll::Pending;
+                    };
                     let at = driver.start + Duration::from_nanos(due.nanos());
                     if sleep.deadline() != at {
                         sleep.as_mut().reset(at);
@@ -266,7 +279,9 @@ impl Rig {
 
     /// A client's socket.
     pub async fn socket(&self, protocol: DownstreamProtocol) -> DuplexStream {
-        self.with(move |driver| driver.accept(protocol)).await.expect("accepted")
+        self.with(move |driver| driver.accept(protocol))
+            .await
+            .expect("accepted")
     }
 
     /// Makes `addr` answer connects.
