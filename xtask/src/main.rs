@@ -12,6 +12,7 @@ mod tally;
 mod test;
 mod tidy;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,11 @@ const VERBS: &[Verb] = &[
         name: "tidy",
         about: "the house rules alone: crate and folder edges, unsafe, sizes, names, licences",
         run: tidy::verb,
+    },
+    Verb {
+        name: "vm",
+        about: "run the tests, or a command, on another supported kernel under QEMU: vm 6.1|6.12 [COMMAND..]",
+        run: vm::verb,
     },
 ];
 

@@ -22,6 +22,8 @@ pub enum Need {
     Lab,
     /// Peers that nobody here wrote.
     Test,
+    /// Boot another kernel; only `vm` asks for it.
+    Vm,
 }
 
 /// Whether the kernel programs can be built here.

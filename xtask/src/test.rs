@@ -12,6 +12,7 @@
 //! counted as skipped.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::run;
@@ -87,6 +88,25 @@ fn cargo_test(
         tally.failed += 1;
     }
     Ok(status.success())
+}
+
+/// Builds the test binaries of a package and says where they are.
+pub fn binaries(package: &str) -> Result<Vec<PathBuf>, Failure> {
+    let mut command = shell::cargo();
+    command.args([
+        "test",
+        "--no-run",
+        "--package",
+        package,
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let messages = shell::capture(&mut command)?;
+    // One JSON object a line; the paths cargo makes hold nothing that would be escaped.
+    let paths = messages
+        .lines()
+        .filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    Ok(paths.map(PathBuf::from).collect())
 }
 
 /// cargo builds as the user and starts each test binary through `sudo -n`.

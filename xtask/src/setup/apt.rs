@@ -107,6 +107,16 @@ const PACKAGES: &[Package] = &[
         proof: "/usr/lib/python3.11/ensurepip|/usr/lib/python3.13/ensurepip",
         need: Need::Test,
     },
+    Package {
+        name: "qemu-system-x86",
+        proof: "qemu-system-x86_64",
+        need: Need::Vm,
+    },
+    Package {
+        name: "busybox-static",
+        proof: "busybox",
+        need: Need::Vm,
+    },
 ];
 
 /// Installs what has no proof. Elsewhere than on Debian, or without root, stops with what to do.
