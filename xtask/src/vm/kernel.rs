@@ -45,9 +45,7 @@ pub fn get(version: &str) -> Result<Kernel, Failure> {
         return Ok(kernel);
     }
     let depends = shell::capture(Command::new("apt-cache").args(["depends", "--important", meta]))?;
-    let package = depends
-        .split_whitespace()
-        .find(|word| word.starts_with("linux-image-6"));
+    let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let package = package.filter(|package| package.starts_with(&format!("linux-image-{version}")));
     let package = package.ok_or_else(|| {
         Failure::new(format!(
