@@ -3,7 +3,7 @@
 
 use crate::topology::VIPS;
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, SockMap};
 use aya::programs::{ProgramFd, SchedClassifier, SkLookup, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use gateway_common::abi::{Endpoint, Flow, FlowKey, NO_VIP, REASONS, RING_SLOTS, Reason, SOURCE_WORDS, Slot, VipKey};
@@ -161,12 +161,24 @@ impl Loaded {
         Ok(program(&mut self.object, name)?.fd()?)
     }
 
+    /// Puts a worker's listening socket.
+    pub fn listen(&mut self, index: u32, socket: &std::net::TcpListener) -> Result<()> {
+        let mut listeners: SockMap<_> = self.map("LISTENERS")?.try_into()?;
+        Ok(listeners.set(index, socket, 0)?)
+    }
+
+    /// Writes a word of `CONFIG`.
+    pub fn config(&mut self, index: u32, value: u32) -> Result<()> {
+        let mut config: Array<_, u32> = self.map("CONFIG")?.try_into()?;
+        Ok(config.set(index, value, 0)?)
+    }
+
     fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
         self.object.map_mut(name).with_context(|| format!("no map {name}"))
     }
 
     /// The counter cells that changed since the last call.
-    fn changes(&mut self) -> Result<Vec<(u32, Reason, u64)>> {
+    pub fn changes(&mut self) -> Result<Vec<(u32, Reason, u64)>> {
         let mut changed = Vec::new();
         for row in (0..VIPS).chain([NO_VIP]) {
             for reason in Reason::ALL {

@@ -9,6 +9,8 @@
 mod loaded;
 mod rows;
 mod topology;
+mod traffic;
+mod wire;
 
 use anyhow::Result;
 use loaded::Loaded;
@@ -17,10 +19,28 @@ use std::process::ExitCode;
 /// A test on the shared object.
 type Test = (&'static str, fn(&mut Loaded) -> Result<()>);
 
-const TESTS: &[Test] = &[(
-    "every row comes out as scapy built it",
-    rows::every_row_comes_out_as_scapy_built_it,
-)];
+const TESTS: &[Test] = &[
+    (
+        "every row comes out as scapy built it",
+        rows::every_row_comes_out_as_scapy_built_it,
+    ),
+    (
+        "tcx carries tcp over ipv4 byte for byte",
+        traffic::tcx_carries_tcp_over_ipv4,
+    ),
+    (
+        "tcx carries tcp over ipv6 byte for byte",
+        traffic::tcx_carries_tcp_over_ipv6,
+    ),
+    (
+        "xdp carries tcp over ipv4 and ipv6 byte for byte",
+        traffic::xdp_carries_tcp,
+    ),
+    (
+        "a connection to a vip reaches a worker and no stranger",
+        traffic::steer_reaches_a_worker_and_no_stranger,
+    ),
+];
 
 /// Entries of each flow table in these tests.
 const FLOWS: u32 = 4096;
