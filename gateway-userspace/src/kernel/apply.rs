@@ -193,7 +193,8 @@ impl Writer {
         };
         let settled = ring::settle(&mut slots.slots, live.iter().copied());
         if settled.settled > 0 {
-            self.place(vec![(vip, slots)])?;
+            // In place: only `previous` changes, and every mixture of old and new is true (ADR 3).
+            placed.map.put(&0, &slots)?;
         }
         if let Some(placed) = self.rings.get_mut(&vip) {
             placed.unsettled = settled.unsettled > 0;

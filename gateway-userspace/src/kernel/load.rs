@@ -67,11 +67,12 @@ pub struct Programs {
     pub lookup: Option<OwnedFd>,
 }
 
-/// What is needed of the object.
+/// Which programs packets meet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ingress {
     None,
     Tcx,
+    /// XDP, and TCX behind it for what XDP cannot send itself (an unresolved neighbour).
     Xdp,
 }
 
@@ -91,7 +92,7 @@ pub fn load(pins: &Pins, ingress: Ingress) -> Result<(Maps, Programs), KernelErr
         .map_err(|error| failed("load the eBPF object", &error))?;
     // Programs first: they name the maps by aya's own descriptors, which taking a map closes.
     let programs = Programs {
-        tcx: (ingress == Ingress::Tcx).then(|| load_tcx(&mut object)).transpose()?,
+        tcx: (ingress != Ingress::None).then(|| load_tcx(&mut object)).transpose()?,
         xdp: (ingress == Ingress::Xdp).then(|| load_xdp(&mut object)).transpose()?,
         lookup: Some(load_lookup(&mut object)?),
     };

@@ -193,21 +193,24 @@ impl Starting {
         } else {
             choose(named)?
         } {
-            let hook = if ingress == Ingress::Xdp {
-                Hook::Xdp(interface.index)
-            } else {
-                Hook::Tcx(interface.index)
+            // TCX first: a packet that XDP leaves must not meet the bare stack.
+            let wanted: &[Hook] = match ingress {
+                Ingress::None => &[],
+                Ingress::Tcx => &[Hook::Tcx(interface.index)],
+                Ingress::Xdp => &[Hook::Tcx(interface.index), Hook::Xdp(interface.index)],
             };
-            let how = self.attach_one(hook)?;
-            attached.adopted |= how == How::Adopted;
-            if how == How::AttachedGeneric {
-                attached
-                    .reasons
-                    .push(format!("{}: generic XDP, its driver has no native", interface.name));
+            for hook in wanted {
+                let how = self.attach_one(*hook)?;
+                attached.adopted |= how == How::Adopted;
+                if how == How::AttachedGeneric {
+                    attached
+                        .reasons
+                        .push(format!("{}: generic XDP, its driver has no native", interface.name));
+                }
+                hooks.push(*hook);
             }
             attached.carrying.insert(interface.index);
             attached.names.push(interface.name);
-            hooks.push(hook);
         }
         attached.adopted |= self.attach_one(Hook::Lookup)? == How::Adopted;
         let left = self
