@@ -16,6 +16,7 @@
 pub mod diagnostic;
 mod gateway_api;
 pub mod objects;
+mod pem;
 mod plane;
 mod settings;
 pub mod status;

@@ -229,6 +229,12 @@ impl Objects {
             .insert(path.into(), contents.map(|bytes| FileBytes(bytes.into())));
     }
 
+    /// Says that a source, or a folder of sources, could not be read at all: [`Objects::update`] keeps what came from
+    /// it.
+    pub fn lose(&mut self, source: &str) {
+        self.unreadable.insert(Arc::from(source));
+    }
+
     /// What was supplied for a path; `None` when nothing was.
     pub fn file(&self, path: &str) -> Option<Result<&[u8], &str>> {
         match self.files.get(path)? {

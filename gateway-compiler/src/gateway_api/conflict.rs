@@ -13,6 +13,9 @@ use gateway_core::ir::HostPattern;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// What a listener has of a port, and its name.
+type Taken = (Protocol, HostPattern, String);
+
 /// Sets [`Listener::conflict`] where it is due. Gateways must be in order of age.
 pub(super) fn settle(gateways: &mut [Gateway<'_>], found: &mut Vec<Diagnostic>) {
     for gateway in gateways.iter_mut() {
@@ -25,7 +28,7 @@ pub(super) fn settle(gateways: &mut [Gateway<'_>], found: &mut Vec<Diagnostic>) 
             }
         }
     }
-    let mut taken: BTreeMap<(Option<IpAddr>, u16), Vec<(Protocol, HostPattern, String)>> = BTreeMap::new();
+    let mut taken: BTreeMap<(Option<IpAddr>, u16), Vec<Taken>> = BTreeMap::new();
     for gateway in gateways.iter_mut() {
         for index in 0..gateway.listeners.len() {
             let listener = &gateway.listeners[index];
@@ -37,7 +40,7 @@ pub(super) fn settle(gateways: &mut [Gateway<'_>], found: &mut Vec<Diagnostic>) 
             };
             let binds: Vec<_> = gateway.addresses.iter().map(|addr| (*addr, listener.port)).collect();
             let (hostname, name) = (listener.hostname.clone(), listener.name.to_string());
-            let here = |(p, h, other): &(Protocol, HostPattern, String)| clash(protocol, &hostname, *p, h, other);
+            let here = |(p, h, other): &Taken| clash(protocol, &hostname, *p, h, other);
             // Those of the same Gateway were settled above.
             let own = format!("{}/{}/", gateway.subject.id.namespace, gateway.subject.id.name);
             let problem = binds

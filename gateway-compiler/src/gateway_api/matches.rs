@@ -3,14 +3,13 @@
 use super::filters::is_token;
 use crate::objects::kinds::{FieldMatchSpec, GrpcMethodMatch, GrpcRouteMatch, HttpRouteMatch, PathMatchSpec};
 use gateway_core::ir::{FieldMatch, HttpMatch, PathMatch, ValueMatch};
+use gateway_core::route::Pattern;
 
 /// Longest path, and longest value of a field, in a match (Gateway API).
 const PATH_BYTES_MAX: usize = 1024;
 const VALUE_BYTES_MAX: usize = 4096;
 /// Most header or query conditions of one match (Gateway API).
 const FIELDS_MAX: usize = 16;
-/// Deepest nesting of a regular expression.
-const REGEX_DEPTH_MAX: u32 = 32;
 
 /// Why a match cannot be used: below the match's own field.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,14 +110,20 @@ fn literal(value: &str) -> Result<(), String> {
     }
 }
 
-/// Checks an expression's syntax; it is compiled and bounded when lowered.
+/// Checks an expression as the data plane will compile it.
 fn regex(pattern: &str) -> Result<(), String> {
-    let mut parser = regex_syntax::ParserBuilder::new().nest_limit(REGEX_DEPTH_MAX).build();
-    parser.parse(pattern).map(|_| ()).map_err(|error| match error {
-        regex_syntax::Error::Parse(error) => format!("{pattern:?} is no regular expression: {}", error.kind()),
-        regex_syntax::Error::Translate(error) => format!("{pattern:?} is no regular expression: {}", error.kind()),
-        _ => format!("{pattern:?} is no regular expression"),
-    })
+    match Pattern::new(pattern) {
+        Ok(_) => Ok(()),
+        // The last line of a syntax error says what, the ones before draw where.
+        Err(error) => {
+            let error = error.to_string();
+            let what = error.lines().last().unwrap_or_default();
+            Err(format!(
+                "{pattern:?} is no regular expression: {}",
+                what.trim_start_matches("error: ")
+            ))
+        }
+    }
 }
 
 /// Conditions on headers (names lowered) or query parameters. Of one name the first counts (Gateway API).
@@ -212,7 +217,7 @@ fn grpc_path(spec: &GrpcMethodMatch) -> Result<PathMatch, BadMatch> {
             Ok(match (service, method) {
                 (Some(service), Some(method)) => PathMatch::Exact(format!("/{service}/{method}")),
                 (Some(service), None) => PathMatch::Prefix(format!("/{service}")),
-                (None, Some(method)) => PathMatch::Regex(format!("/[^/]+/{}", regex_syntax::escape(&method))),
+                (None, Some(method)) => PathMatch::Regex(format!("/[^/]+/{}", escape(&method))),
                 (None, None) => PathMatch::Prefix("/".to_owned()),
             })
         }
@@ -222,13 +227,20 @@ fn grpc_path(spec: &GrpcMethodMatch) -> Result<PathMatch, BadMatch> {
             for (text, at) in [(&service, ".method.service"), (&method, ".method.method")] {
                 regex(text).map_err(|problem| bad(at, problem, "correct the expression (RE2 syntax)"))?;
             }
-            Ok(PathMatch::Regex(format!("/(?:{service})/(?:{method})")))
+            let path = format!("/(?:{service})/(?:{method})");
+            regex(&path).map_err(|problem| bad(".method", problem, "shorten the expressions"))?;
+            Ok(PathMatch::Regex(path))
         }
         (other, _, _) => {
             let problem = format!("{other:?} is no way to match a method");
             Err(bad(".method.type", problem, "write Exact or RegularExpression"))
         }
     }
+}
+
+/// A name as an expression that matches it alone; names have only dots to escape.
+fn escape(name: &str) -> String {
+    name.replace('.', "\\.")
 }
 
 #[cfg(test)]

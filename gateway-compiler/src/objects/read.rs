@@ -75,17 +75,12 @@ impl Reader {
     }
 
     fn document(&mut self, file: &Arc<str>, node: Node) {
-        if node.get("kind").and_then(Node::text) == Some("List") {
-            if let Some(Node {
-                value: Value::Sequence(items),
-                ..
-            }) = node.get("items")
-            {
-                for item in items {
-                    self.object(file, item.clone());
-                }
-                return;
+        let list = node.get("kind").and_then(Node::text) == Some("List");
+        if list && let Some(Value::Sequence(items)) = node.get("items").map(|items| &items.value) {
+            for item in items {
+                self.object(file, item.clone());
             }
+            return;
         }
         self.object(file, node);
     }
