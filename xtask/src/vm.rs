@@ -161,7 +161,7 @@ fn init(kernel: &kernel::Kernel, command: &str) -> String {
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox mount -t proc proc /proc\n\
-         for module in virtio_pci virtiofs overlay; do /bin/busybox modprobe $module; done\n\
+         for module in virtio_pci virtiofs overlay; do /bin/busybox modprobe $module 2>/dev/null; done # or built in\n\
          /bin/busybox mount -t virtiofs -o ro root /below || echo 'the root folder cannot be mounted'\n\
          /bin/busybox mount -t tmpfs tmpfs /above\n\
          /bin/busybox mkdir /above/upper /above/work\n\

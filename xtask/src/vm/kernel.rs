@@ -69,6 +69,9 @@ pub fn get(version: &str) -> Result<Kernel, Failure> {
         .ok_or_else(|| Failure::new(format!("apt-get downloaded nothing for {package}")))?
         .path();
     shell::run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&fresh))?;
+    // busybox loads only what is not compressed.
+    let unpack = "find . -name '*.ko.xz' -print0 | xargs -0 -r busybox unxz";
+    shell::run(Command::new("sh").args(["-c", unpack]).current_dir(&fresh))?;
     let moved = fs::remove_file(&archive).and_then(|()| fs::rename(&fresh, &folder));
     moved.map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
     unpacked(&folder).ok_or_else(|| Failure::new(format!("{package} has no boot/vmlinuz-*")))
