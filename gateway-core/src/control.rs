@@ -5,8 +5,8 @@
 //! everything follows at once. A kernel listener that packets cannot serve is spliced, with the reason in its `why`.
 //!
 //! Laws: a configuration equal to the last one has no effect. What the workers must know comes before the packets
-//! that need it: snapshot, then maps, then sockets, then local addresses. All map writes of one revision are one
-//! [`Effect::Kernel`].
+//! that need it: snapshot, then maps, then local addresses, then sockets (which bind to those). All map writes of one
+//! revision are one [`Effect::Kernel`].
 
 mod planes;
 
@@ -244,7 +244,7 @@ impl ControlState {
             self.served = Some(Arc::new(served));
         }
         effects.extend(self.write_tables());
-        effects.extend(self.sockets_and_addresses());
+        effects.extend(self.addresses_and_sockets());
         effects
     }
 
@@ -264,9 +264,14 @@ impl ControlState {
         (!ops.is_empty()).then_some(Effect::Kernel(ops))
     }
 
-    fn sockets_and_addresses(&mut self) -> Vec<Effect> {
+    fn addresses_and_sockets(&mut self) -> Vec<Effect> {
         let Some(served) = &self.served else { return Vec::new() };
         let mut effects = Vec::new();
+        let local: BTreeSet<IpAddr> = served.listeners.keys().filter_map(|bind| bind.addr).collect();
+        if self.local != local {
+            effects.push(Effect::Local(local.iter().copied().collect()));
+            self.local = local;
+        }
         let needs_socket = |bind: &&Bind| match bind.transport {
             Transport::Tcp => bind.addr.is_none() || !self.options.lookup,
             // Neither the kernel plane nor the relay carries datagrams; who opens sockets says so.
@@ -276,11 +281,6 @@ impl ControlState {
         if self.listening.as_ref() != Some(&binds) {
             effects.push(Effect::Listen(binds.iter().copied().collect()));
             self.listening = Some(binds);
-        }
-        let local: BTreeSet<IpAddr> = served.listeners.keys().filter_map(|bind| bind.addr).collect();
-        if self.local != local {
-            effects.push(Effect::Local(local.iter().copied().collect()));
-            self.local = local;
         }
         effects
     }

@@ -114,8 +114,8 @@ fn a_configuration_is_probed_published_written_and_then_made_local() {
             "+r0 [(1, 1)]",
             "+v4096 Address",
             "+v0 Nat",
-            "listen 0",
-            "local 1"
+            "local 1",
+            "listen 0"
         ]
     );
 }
@@ -153,7 +153,7 @@ fn an_unreachable_endpoint_moves_the_listener_to_splice_with_the_reason() {
     state.handle(Event::Configured(ir(&["10.0.0.1:80"])), Moment::ZERO);
     let reach = BTreeMap::from([(addr("10.0.0.1:80"), Err("it is behind a gateway".to_owned()))]);
     let effects = state.handle(Event::KernelReach(reach), Moment::ZERO);
-    assert_eq!(words(&effects), ["publish 1", "+v0 HandOff", "listen 0", "local 1"]);
+    assert_eq!(words(&effects), ["publish 1", "+v0 HandOff", "local 1", "listen 0"]);
     let listener = state.served().unwrap().listeners.values().next().unwrap();
     assert_eq!(listener.plane.name(), "splice");
     assert_eq!(
@@ -182,7 +182,7 @@ fn a_route_that_appears_later_brings_the_listener_back_to_the_kernel() {
 fn without_a_kernel_every_listener_has_own_sockets_and_nothing_is_probed_or_written() {
     let mut state = ControlState::default();
     let effects = run(&mut state, Event::Configured(ir(&["10.0.0.1:80"])), 0);
-    assert_eq!(effects, ["publish 1", "listen 1", "local 1"]);
+    assert_eq!(effects, ["publish 1", "local 1", "listen 1"]);
     let why = &state.served().unwrap().listeners.values().next().unwrap().why;
     assert_eq!(why, "splice, not kernel: the datapath is off");
 }
@@ -193,7 +193,7 @@ fn an_adopted_kernel_that_holds_what_is_wanted_is_not_touched() {
     let mut state = state();
     run(&mut state, Event::Adopted(before.tables().clone()), 0);
     let effects = run(&mut state, Event::Configured(ir(&["10.0.0.1:80", "10.0.0.2:80"])), 0);
-    assert_eq!(effects, ["publish 1", "listen 0", "local 1"]);
+    assert_eq!(effects, ["publish 1", "local 1", "listen 0"]);
 }
 
 #[test]
@@ -209,8 +209,8 @@ fn an_adopted_endpoint_keeps_its_index_and_one_that_is_gone_drains() {
             "+e3 Serving",
             "+r0 [(2, 1), (3, 1)]",
             "+e1 Draining",
-            "listen 0",
-            "local 1"
+            "local 1",
+            "listen 0"
         ]
     );
 }
