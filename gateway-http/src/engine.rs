@@ -300,6 +300,9 @@ impl Engine {
 
     /// A connection that is to be read again though its socket may report no new edge.
     pub fn next_resumed(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.turn.stalled.pop() {
+            self.read_stalled(id);
+        }
         self.turn.resumed.pop()
     }
 

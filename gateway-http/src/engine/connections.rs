@@ -1,7 +1,8 @@
 //! All connections of a worker, and what a turn leaves to do.
 
-use super::connection::{Codec, Connection};
+use super::connection::{Closing, Codec, Connection};
 use super::{Action, ConnId};
+use crate::limits::Limits;
 use std::collections::VecDeque;
 
 /// The slots. A connection that is being worked on is out of its slot.
@@ -78,6 +79,8 @@ pub struct Turn {
     pub dirty: Vec<ConnId>,
     pub borrowers: Vec<ConnId>,
     pub resumed: Vec<ConnId>,
+    /// HTTP/1.1 connections with bytes that had to wait and can be looked at now.
+    pub stalled: Vec<ConnId>,
     pub actions: VecDeque<Action>,
 }
 
@@ -88,6 +91,19 @@ impl Turn {
         if !c.dirty {
             c.dirty = true;
             self.dirty.push(c.id);
+        }
+    }
+
+    /// What changed for an HTTP/1.1 connection when its stream ended, its body was passed on or its output went out.
+    pub fn settle_http1(&mut self, c: &mut Connection, limits: &Limits) {
+        let Codec::Http1(http1) = &mut c.codec else { return };
+        if c.closing != Closing::No {
+            return self.mark(c);
+        }
+        if http1.may_go_on() {
+            self.stalled.push(c.id);
+        } else if http1.resume(limits) {
+            self.resumed.push(c.id);
         }
     }
 }

@@ -25,7 +25,8 @@ impl Engine {
                 self.turn.mark(c);
                 self.arm_timer(c);
             }
-            Codec::Http1(_) => {
+            Codec::Http1(http1) => {
+                http1.leave();
                 c.farewell = Farewell::Final;
                 if c.streams == 0 {
                     Self::close_after_flush(c, &mut self.turn);

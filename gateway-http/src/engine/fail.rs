@@ -139,6 +139,7 @@ impl Engine {
             if !origin.dead && origin.credit(Some(source), left, &self.limits, &mut self.pool) {
                 self.turn.mark(origin);
             }
+            self.turn.settle_http1(origin, &self.limits);
         }
     }
 

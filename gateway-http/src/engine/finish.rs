@@ -100,6 +100,7 @@ impl Engine {
         if farewell == Farewell::Final && target.streams == 0 {
             Self::close_after_flush(target, &mut self.turn);
         }
+        self.turn.settle_http1(target, &self.limits);
         debug_assert!(matches!(target.role, Role::Downstream { .. }));
         let _ = UP;
     }

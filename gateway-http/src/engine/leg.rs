@@ -3,7 +3,7 @@
 //! Nothing here looks at the other leg, and nothing here fails: a connection that cannot go on is marked and killed
 //! by the turn.
 
-use super::connection::{Closing, Codec, Connection};
+use super::connection::{Codec, Connection};
 use super::http1;
 use super::pool::Pool;
 use super::stream::{Leg, Wait};
@@ -82,7 +82,7 @@ impl Connection {
         leg.sent_end |= end;
         match &mut self.codec {
             Codec::Http2(_) => self.send_data(leg, body, end, limits, pool),
-            Codec::Http1(_) => http1::send_body(self, leg, body, end, limits, pool),
+            Codec::Http1(_) => http1::send_body(self, body, end, limits, pool),
             Codec::Detecting => false,
         }
     }
@@ -132,13 +132,8 @@ impl Connection {
         match &mut self.codec {
             Codec::Http2(_) => frame::put_rst_stream(self.out.tail(pool), leg.id, error),
             Codec::Http1(http1) => {
-                // A message that is complete can stand; what the peer still sends cannot be told from a next one.
-                http1.reset();
-                self.closing = if leg.sent_end && error == ErrorCode::NoError {
-                    Closing::AfterFlush
-                } else {
-                    Closing::Now
-                };
+                let closing = http1.reset(leg, error);
+                self.end_as(closing);
             }
             Codec::Detecting => {}
         }
@@ -154,7 +149,10 @@ impl Connection {
                 http2.closed.note(leg.id, reset_by_us);
             }
             Codec::Http2(_) | Codec::Detecting => {}
-            Codec::Http1(http1) => http1.detach(),
+            Codec::Http1(http1) => {
+                let closing = http1.detach(leg);
+                self.end_as(closing);
+            }
         }
     }
 

@@ -41,9 +41,9 @@ impl Connection {
         }
     }
 
-    /// Whether a paused HTTP/1.1 connection wants to be read again.
-    pub(super) fn wants_resume(&mut self) -> bool {
-        false
+    /// The connection ends like this, if it was not ending faster already.
+    pub(super) fn end_as(&mut self, closing: Closing) {
+        self.closing = self.closing.max(closing);
     }
 }
 
@@ -88,7 +88,8 @@ impl Engine {
     pub(super) fn on_end(&mut self, c: &mut Connection) {
         match c.codec {
             Codec::Http2(_) | Codec::Detecting => self.kill(c, false),
-            Codec::Http1(_) => self.on_http1_end(c),
+            Codec::Http1(_) if c.is_downstream() => self.on_client_end(c),
+            Codec::Http1(_) => self.on_endpoint_end(c),
         }
     }
 
@@ -153,10 +154,14 @@ impl Engine {
             if down {
                 self.streams[*index].fault = Some(Fault::ClientGone);
                 self.end_stream(c, *index, ErrorCode::Cancel);
+            } else if stream.legs[UP].received_end {
+                // The response is whole: only the rest of the request has nowhere to go.
+                self.on_reset(c, *index, UP, ErrorCode::NoError);
             } else {
                 // What was not opened yet cannot have had an effect.
                 let unsent = stream.legs[UP].id == 0 && !stream.legs[UP].sent_head;
-                self.fail(c, *index, if unsent { Fault::ConnectFailed } else { fault });
+                let fault = if unsent { Fault::ConnectFailed } else { self.http1_fault(c, fault) };
+                self.fail(c, *index, fault);
             }
         }
         self.indices = indices;
@@ -203,6 +208,9 @@ impl Engine {
         if let Some(pool) = c.endpoint().and_then(|endpoint| self.pools.get_mut(endpoint.index())) {
             pool.http2.retain(|id| *id != c.id);
             pool.http1_idle.retain(|id| *id != c.id);
+            if let Codec::Http1(_) = c.codec {
+                pool.http1_open -= 1;
+            }
         }
     }
 
@@ -238,6 +246,11 @@ impl Engine {
             && let Some(assembly) = &http2.assembly
         {
             due = due.min(assembly.since + limits.head_timeout);
+        }
+        if let Codec::Http1(http1) = &c.codec
+            && let Some(since) = http1.head_since()
+        {
+            due = due.min(since + limits.head_timeout);
         }
         if c.farewell == Farewell::Announced {
             due = due.min(self.now + limits.goaway_pause);
@@ -289,6 +302,11 @@ impl Engine {
                     why,
                 },
             );
+        }
+        if let Codec::Http1(http1) = &c.codec
+            && http1.head_since().is_some_and(|since| self.now >= since + self.limits.head_timeout)
+        {
+            return self.on_head_timeout(c);
         }
         if c.streams > 0 {
             c.active = c.active.max(self.now);

@@ -8,6 +8,7 @@
 //!   connect loses nothing.
 
 use super::connection::{Codec, Connection, Role};
+use super::http1;
 use super::http2::{Http2, STREAM_ID_LAST};
 use super::stream::{StreamKey, UP};
 use super::{Action, ConnId, Engine, at};
@@ -30,11 +31,13 @@ pub struct EndpointPool {
     pub http2: Vec<ConnId>,
     /// Idle ones, the last used at the end.
     pub http1_idle: Vec<ConnId>,
+    /// HTTP/1.1 connections, busy ones included.
+    pub http1_open: u32,
 }
 
 impl Connection {
     /// Whether new streams for this address may go here.
-    fn serves(&self, addr: SocketAddr) -> bool {
+    pub(super) fn serves(&self, addr: SocketAddr) -> bool {
         !self.dead && self.peer == addr && matches!(self.role, Role::Upstream { leaving: false, .. })
     }
 
@@ -193,6 +196,9 @@ impl Engine {
             if http2.last_id > STREAM_ID_LAST {
                 target.leave();
             }
+        } else if let Codec::Http1(http1) = &mut target.codec {
+            leg.id = http1::STREAM_ID;
+            http1.open(target.bytes_out + target.out.len() as u64);
         }
         let nothing_follows = down.received_end && leg.pending_len() == 0 && leg.trailers.is_none();
         let fields = if edited { &self.edited } else { &stream.head };
