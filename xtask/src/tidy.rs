@@ -87,9 +87,9 @@ impl Source {
         }
     }
 
-    /// The lines before the file's own tests, which may reach further than the code they test.
+    /// The lines before the file's own tests, which may reach further than the code they test: none of a test's file.
     pub fn lines_before_tests(&self) -> &[scan::Line] {
-        if self.path.ends_with("/tests.rs") {
+        if self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("/tests.rs") {
             return &[];
         }
         let tests = self.lines.windows(2).position(|pair| {

@@ -69,7 +69,7 @@ fn is_attribute(code: &str, at: usize) -> bool {
 }
 
 fn has_reason(lines: &[scan::Line], index: usize) -> bool {
-    let says = |line: &scan::Line| line.comment.contains("SAFETY:") || line.comment.contains("# Safety");
+    let says = |line: &scan::Line| line.comment.contains("SAFETY") || line.comment.contains("# Safety");
     if says(&lines[index]) {
         return true;
     }
