@@ -69,6 +69,8 @@ pub struct RelayOptions {
     pub attempts_max: u8,
     /// Without a byte in either direction.
     pub idle_timeout: Duration,
+    /// Pipes in use at once; bulk flows beyond it are copied. 0 never splices.
+    pub pipes_max: usize,
 }
 
 impl Default for WorkerOptions {
@@ -93,6 +95,7 @@ impl Default for RelayOptions {
             connect_timeout: Duration::from_secs(2),
             attempts_max: 3,
             idle_timeout: Duration::from_secs(3600),
+            pipes_max: 256,
         }
     }
 }

@@ -25,14 +25,14 @@ use mio::Interest;
 use relay::{Relay, Stage};
 use std::time::Duration;
 
-/// Bytes moved at once, and the most that is held for a receiver in each direction.
+/// Bytes copied at once, and the most that is held for a receiver in each direction.
 pub const RELAY_BYTES: usize = 64 * 1024;
+/// The same of a bulk flow, whose bytes go through a pipe.
+pub const PIPE_BYTES: usize = 256 * 1024;
 /// Moves of one direction in one turn; then others come first.
 pub const PUMPS_PER_TURN: usize = 16;
 /// Reads in a row that filled the buffer, after which a flow counts as bulk.
 pub const BULK_READS: u8 = 4;
-/// Pipes of one worker in use at once.
-pub const PIPES_MAX: usize = 256;
 /// Empty pipes kept.
 pub const PIPES_KEPT: usize = 64;
 /// Readable and writable, registered once.
@@ -50,12 +50,12 @@ pub struct SplicePlane {
 }
 
 impl SplicePlane {
-    pub fn new(worker: u16) -> Self {
+    pub fn new(worker: u16, pipes_max: usize) -> Self {
         Self {
             relays: Slab::default(),
             balancers: Balancers::new(worker),
             buffer: vec![0; RELAY_BYTES].into_boxed_slice(),
-            pipes: PipePool::default(),
+            pipes: PipePool::new(pipes_max),
             again: Vec::new(),
             metrics: RelayMetrics::default(),
         }

@@ -109,7 +109,7 @@ impl Worker {
             accepting.push(acceptors.add(&context.registry, None, socket)?);
         }
         let http = HttpPlane::new(engine_config(number, &context), &context);
-        let splice = SplicePlane::new(number);
+        let splice = SplicePlane::new(number, context.options.relay.pipes_max);
         Ok(Self {
             number,
             clock,
@@ -159,7 +159,7 @@ impl Worker {
         self.metrics.panics_total += 1;
         self.context.timers.clear();
         self.http = HttpPlane::new(engine_config(self.number, &self.context), &self.context);
-        self.splice = SplicePlane::new(self.number);
+        self.splice = SplicePlane::new(self.number, self.context.options.relay.pipes_max);
         // An edge may have been eaten by the turn that failed.
         self.accepting = self.acceptors.keys(true);
         self.accepting.extend(self.acceptors.keys(false));

@@ -2,10 +2,10 @@
 //!
 //! Small pieces are copied through the worker's buffer: one read, one write, nothing held while the relay is idle. A
 //! flow that keeps filling the buffer is bulk and gets a pipe: splice(2) moves pages instead of copying them. At most
-//! [`super::RELAY_BYTES`] are held for a receiver that does not take them; then the sender is not read, and its own
+//! [`super::RELAY_BYTES`] (bulk: [`PIPE_BYTES`]) are held for a receiver that does not take them; then the sender is not read, and its own
 //! window closes.
 
-use super::{BULK_READS, PUMPS_PER_TURN, PipePool, RELAY_BYTES};
+use super::{BULK_READS, PIPE_BYTES, PUMPS_PER_TURN, PipePool};
 use crate::sys::splice::Pipe;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
@@ -156,7 +156,7 @@ impl Flow {
 
     fn splice(&mut self, from: &mut Leg, to: &mut Leg, pipes: &mut PipePool) -> Result<bool, Side> {
         let Some(pipe) = &mut self.pipe else { return Ok(true) };
-        match pipe.fill(from.stream.as_fd(), RELAY_BYTES) {
+        match pipe.fill(from.stream.as_fd(), PIPE_BYTES) {
             Ok(0) => {
                 self.progress = Progress::Ending;
                 Ok(true)

@@ -1,0 +1,292 @@
+//! The HTTP plane on loopback, with clients that nobody here wrote: curl, h2load, grpcio.
+
+#[path = "support/backends.rs"]
+mod backends;
+#[path = "support/workers.rs"]
+mod support;
+
+use backends::{http1_echo, http2_echo};
+use gateway_core::ir::UpstreamProtocol::{H2c, Http1};
+use gateway_core::ir::{Certificate, Ir, SecretBytes};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::Command;
+use support::{Gateway, connect, free_addr, http, ir, options, service, with_certificate};
+
+/// What curl printed: the body, then the status, the protocol version and some fields.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    body: String,
+    status: u16,
+    version: String,
+    endpoint: String,
+}
+
+#[track_caller]
+fn curl(arguments: &[&str], url: &str) -> Answer {
+    let format = "\n%{http_code} %{http_version} %header{x-endpoint}";
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "20", "--write-out", format])
+        .args(arguments)
+        .arg(url)
+        .output()
+        .expect("curl is installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "curl {url}: {} {text}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (body, rest) = text.rsplit_once('\n').unwrap();
+    let mut words = rest.split(' ').map(str::to_owned);
+    Answer {
+        body: body.to_owned(),
+        status: words.next().unwrap().parse().unwrap(),
+        version: words.next().unwrap(),
+        endpoint: words.next().unwrap_or_default(),
+    }
+}
+
+/// One listener with `/two` on HTTP/2 and `/one` on HTTP/1.1.
+fn both(certificate: Option<&str>) -> (Ir, SocketAddr) {
+    let bind = free_addr();
+    let listener = http(bind, certificate, &[("/two", "two", H2c), ("/one", "one", Http1)]);
+    let services = vec![
+        service("two", &[http2_echo("two")]),
+        service("one", &[http1_echo("one")]),
+    ];
+    (ir(vec![listener], services), bind)
+}
+
+fn certificate() -> Certificate {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    Certificate {
+        chain: vec![made.cert.der().to_vec()],
+        key: SecretBytes::new(made.signing_key.serialize_der()),
+    }
+}
+
+#[track_caller]
+fn check_every_pairing(scheme: &str, bind: SocketAddr, tls: &[&str], protocols: &[(&[&str], &str)]) {
+    for (protocol, version) in protocols {
+        for endpoint in ["two", "one"] {
+            let url = format!("{scheme}://localhost:{}/{endpoint}/x", bind.port());
+            let resolve = format!("localhost:{}:127.0.0.1", bind.port());
+            let mut arguments = vec!["--resolve", &resolve, "--data-binary", "hello"];
+            arguments.extend_from_slice(tls);
+            arguments.extend_from_slice(protocol);
+            let expected = Answer {
+                body: "hello".to_owned(),
+                status: 200,
+                version: (*version).to_owned(),
+                endpoint: endpoint.to_owned(),
+            };
+            assert_eq!(curl(&arguments, &url), expected, "{protocol:?} to {endpoint}");
+        }
+    }
+}
+
+#[test]
+fn curl_speaks_every_protocol_to_every_endpoint() {
+    let (ir, bind) = both(None);
+    let _gateway = Gateway::start(&ir, options());
+    check_every_pairing(
+        "http",
+        bind,
+        &[],
+        &[(&["--http2-prior-knowledge"], "2"), (&["--http1.1"], "1.1")],
+    );
+}
+
+#[test]
+fn curl_speaks_every_protocol_over_tls() {
+    let (ir, bind) = both(Some("it"));
+    let gateway = Gateway::start(&with_certificate(ir, "it", certificate()), options());
+    let protocols: &[(&[&str], &str)] = &[
+        (&["--http2"], "2"),
+        (&["--http1.1"], "1.1"),
+        (&["--no-alpn", "--http1.1"], "1.1"),
+        (&["--tls-max", "1.2"], "2"),
+    ];
+    check_every_pairing("https", bind, &["--insecure"], protocols);
+    assert_eq!(gateway.report().tls.handshakes_total, 8);
+}
+
+#[test]
+fn what_no_route_matches_is_404() {
+    let (ir, bind) = both(None);
+    let _gateway = Gateway::start(&ir, options());
+    let answer = curl(&["--http2-prior-knowledge"], &format!("http://{bind}/other"));
+    assert_eq!((answer.status, answer.version.as_str()), (404, "2"));
+    let answer = curl(&["--http1.1"], &format!("http://{bind}/other"));
+    assert_eq!((answer.status, answer.version.as_str()), (404, "1.1"));
+}
+
+#[test]
+fn a_service_without_a_living_endpoint_is_503() {
+    let bind = free_addr();
+    let listener = http(bind, None, &[("/", "dead", H2c)]);
+    let _gateway = Gateway::start(&ir(vec![listener], vec![service("dead", &[free_addr()])]), options());
+    for _ in 0..3 {
+        assert_eq!(
+            curl(&["--http2-prior-knowledge"], &format!("http://{bind}/")).status,
+            503
+        );
+    }
+}
+
+#[test]
+fn twenty_megabytes_come_back_as_they_went() {
+    let (ir, bind) = both(Some("it"));
+    let plain = free_addr();
+    let mut ir = with_certificate(ir, "it", certificate());
+    let listener = http(plain, None, &[("/two", "two", H2c), ("/one", "one", Http1)]);
+    ir.listeners.insert(listener.bind, listener);
+    let _gateway = Gateway::start(&ir, options());
+    let folder = tempfile::tempdir().unwrap();
+    let (sent, got) = (folder.path().join("sent"), folder.path().join("got"));
+    let bytes: Vec<u8> = (0..20_000_000u32)
+        .map(|n| (n ^ n >> 8 ^ n >> 16).wrapping_mul(31) as u8)
+        .collect();
+    std::fs::write(&sent, &bytes).unwrap();
+    for (scheme, bind, protocol) in [
+        ("http", plain, "--http2-prior-knowledge"),
+        ("http", plain, "--http1.1"),
+        ("https", bind, "--http2"),
+        ("https", bind, "--http1.1"),
+    ] {
+        for endpoint in ["two", "one"] {
+            let (data, out) = (format!("@{}", sent.display()), got.display().to_string());
+            let arguments = [
+                "--insecure",
+                protocol,
+                "--data-binary",
+                &data,
+                "--output",
+                &out,
+                "-H",
+                "Expect:",
+            ];
+            let answer = curl(&arguments, &format!("{scheme}://{bind}/{endpoint}"));
+            assert_eq!(answer.status, 200);
+            assert!(
+                std::fs::read(&got).unwrap() == bytes,
+                "{scheme} {protocol} {endpoint}: bytes differ"
+            );
+        }
+    }
+}
+
+#[test]
+fn h2load_finds_every_request_answered_and_the_endpoints_evenly_used() {
+    let bind = free_addr();
+    let endpoints = [http2_echo("a"), http2_echo("b"), http2_echo("c"), http2_echo("d")];
+    let listener = http(bind, None, &[("/", "it", H2c)]);
+    let gateway = Gateway::start(&ir(vec![listener], vec![service("it", &endpoints)]), options());
+    let output = Command::new("h2load")
+        .args(["-n", "4000", "-c", "4", "-m", "10", &format!("http://{bind}/x")])
+        .output()
+        .expect("h2load is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("4000 succeeded, 0 failed, 0 errored"), "{text}");
+    let report = gateway.report();
+    let counts: Vec<_> = report
+        .http
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.requests_total)
+        .collect();
+    assert_eq!(counts.iter().sum::<u64>(), 4000);
+    assert!(counts.iter().all(|count| (950..=1050).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn a_fin_right_behind_a_request_does_not_lose_the_answer() {
+    let (ir, bind) = both(None);
+    let _gateway = Gateway::start(&ir, options());
+    for _ in 0..50 {
+        let mut client = connect(bind);
+        client
+            .write_all(b"GET /one HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[test]
+fn tls_clients_come_back_with_a_ticket() {
+    let (ir, bind) = both(Some("it"));
+    let ir = with_certificate(ir, "it", certificate());
+    let mut gateway = Gateway::start(&ir, options());
+    let folder = tempfile::tempdir().unwrap();
+    let session = folder.path().join("session");
+    let s_client = |direction: &str| {
+        let script = format!(
+            "printf 'GET /one HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n' | openssl s_client -connect {bind} \
+             -alpn http/1.1 -ign_eof {direction} {} 2>&1",
+            session.display()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let first = s_client("-sess_out");
+    assert!(first.contains("HTTP/1.1 200"), "{first}");
+    gateway.publish(&ir);
+    let second = s_client("-sess_in");
+    assert!(second.contains("Reused, TLSv1.3"), "{second}");
+    assert!(second.contains("HTTP/1.1 200"), "{second}");
+    assert_eq!(gateway.report().tls.resumed_total, 1);
+}
+
+#[test]
+fn what_is_not_tls_on_an_https_port_is_turned_away_by_name() {
+    let (ir, bind) = both(Some("it"));
+    let gateway = Gateway::start(&with_certificate(ir, "it", certificate()), options());
+    let mut client = connect(bind);
+    client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let _ = client.read_to_end(&mut Vec::new());
+    gateway.expect_refused(gateway_core::fault::Refusal::NotTls, 1);
+}
+
+#[test]
+fn a_silent_handshake_ends_after_its_time() {
+    let (ir, bind) = both(Some("it"));
+    let mut options = options();
+    options.handshake_timeout = std::time::Duration::from_millis(100);
+    let gateway = Gateway::start(&with_certificate(ir, "it", certificate()), options);
+    let mut client = connect(bind);
+    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+    gateway.expect_refused(gateway_core::fault::Refusal::Silent, 1);
+    assert_eq!(gateway.workers.live(), 0);
+}
+
+#[test]
+fn a_new_revision_is_served_by_connections_that_are_open() {
+    let bind = free_addr();
+    let (old, new) = (http1_echo("old"), http1_echo("new"));
+    let config = |endpoint| {
+        ir(
+            vec![http(bind, None, &[("/", "it", Http1)])],
+            vec![service("it", &[endpoint])],
+        )
+    };
+    let mut gateway = Gateway::start(&config(old), options());
+    let mut client = connect(bind);
+    let mut ask = || {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        String::from_utf8(answer).unwrap().to_ascii_lowercase()
+    };
+    assert!(ask().contains("x-endpoint: old"));
+    gateway.publish(&config(new));
+    gateway.expect("the revision", |_| true);
+    assert!(ask().contains("x-endpoint: new"));
+}
