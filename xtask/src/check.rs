@@ -3,7 +3,7 @@
 //! Every step runs even when an earlier one failed, so one run tells everything.
 
 use crate::setup::{self, Need};
-use crate::shell::{self, Failure, say};
+use crate::shell::{self, Failure, say, words};
 use crate::tidy;
 
 /// A step's name and what it runs.
@@ -43,15 +43,7 @@ fn tidy_step() -> Result<(), Failure> {
 }
 
 fn clippy() -> Result<(), Failure> {
-    shell::run(shell::cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--quiet",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    shell::run(shell::cargo().args(words("clippy --workspace --all-targets --quiet -- -D warnings")))
 }
 
 /// cargo-deny adds advisories and duplicates where it is installed; licences and bans are tidy's own everywhere.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::ebpf;
 use crate::setup::{self, Ebpf, Need};
-use crate::shell::{self, Failure, say};
+use crate::shell::{self, Failure, say, words};
 
 pub fn verb(args: &[String]) -> Result<(), Failure> {
     let ebpf = prepare(&[Need::Build, Need::Ebpf, Need::Lab])?;
@@ -55,15 +55,7 @@ pub fn prepare(needs: &[Need]) -> Result<Ebpf, Failure> {
 
 /// The daemon in the profile `lab`.
 pub fn build_lab_binary() -> Result<PathBuf, Failure> {
-    shell::run(shell::cargo().args([
-        "build",
-        "--profile",
-        "lab",
-        "--package",
-        "gateway-userspace",
-        "--bin",
-        "sluice",
-    ]))?;
+    shell::run(shell::cargo().args(words("build --profile lab --package gateway-userspace --bin sluice")))?;
     Ok(target_folder().join("lab/sluice"))
 }
 

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 
 use crate::run;
 use crate::setup::{Ebpf, Need};
-use crate::shell::{self, Failure, say};
+use crate::shell::{self, Failure, say, words};
 use crate::tally::Tally;
 use crate::{ebpf, tools};
 
@@ -93,14 +93,9 @@ fn cargo_test(
 /// Builds the test binaries of a package and says where they are.
 pub fn binaries(package: &str) -> Result<Vec<PathBuf>, Failure> {
     let mut command = shell::cargo();
-    command.args([
-        "test",
-        "--no-run",
-        "--package",
-        package,
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
+    command.args(words(&format!(
+        "test --no-run --package {package} --message-format json-render-diagnostics"
+    )));
     let messages = shell::capture(&mut command)?;
     // One JSON object a line; the paths cargo makes hold nothing that would be escaped.
     let paths = messages

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::setup::{self, Ebpf, Need};
-use crate::shell::{self, Failure, say};
+use crate::shell::{self, Failure, say, words};
 use crate::{ebpf, run, test, tools};
 
 /// How long the file server may take to open its socket.
@@ -95,29 +95,15 @@ fn boot(kernel: &kernel::Kernel, command: &str, scratch: &Path) -> Result<u8, Fa
     let accelerator = std::env::var("SLUICE_VM_ACCEL").unwrap_or_else(|_| "tcg".to_owned());
     say(&format!("booting Linux {} ({accelerator}): {command}", kernel.release));
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-        "-serial",
-        "stdio",
-    ]);
-    qemu.args([
-        "-machine",
-        &format!("q35,accel={accelerator},memory-backend=ram"),
-        "-cpu",
-        "max",
-        "-smp",
-        PROCESSORS,
-    ]);
-    qemu.args([
-        "-m",
-        MEMORY,
-        "-object",
-        &format!("memory-backend-memfd,id=ram,size={MEMORY},share=on"),
-    ]);
+    qemu.args(words(
+        "-nodefaults -no-user-config -no-reboot -display none -serial stdio",
+    ));
+    qemu.args(words(&format!(
+        "-machine q35,accel={accelerator},memory-backend=ram -cpu max -smp {PROCESSORS}"
+    )));
+    qemu.args(words(&format!(
+        "-m {MEMORY} -object memory-backend-memfd,id=ram,size={MEMORY},share=on"
+    )));
     qemu.args(["-chardev", &format!("socket,id=root,path={}", socket.display())]);
     qemu.args(["-device", "vhost-user-fs-pci,chardev=root,tag=root"]);
     qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);

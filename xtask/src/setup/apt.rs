@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Need;
-use crate::shell::{self, Failure, say};
+use crate::shell::{self, Failure, say, words};
 
 /// A package and its proof: an absolute path, or the name of a program; `|` separates alternatives.
 struct Package {
@@ -201,14 +201,9 @@ fn install(missing: &[&str]) -> Result<(), Failure> {
     }
     say(&line);
     let mut apt = shell::as_root("env");
-    apt.args([
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "install",
-        "-y",
-        "-q",
-        "--no-install-recommends",
-    ]);
+    apt.args(words(
+        "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends",
+    ));
     // A page of dpkg's progress says nothing, unless it failed.
     shell::capture(apt.args(missing)).map(|_| ())
 }

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::shell::{self, Failure, say};
-use crate::tools::{self, LLVM_PREFIX};
+use crate::shell::{self, Failure, say, words};
+use crate::tools::{self, BPF_LINKER, LLVM_PREFIX};
 
 /// Builds it where it is not in the cache yet: about 70 s on two cores.
 pub fn ensure() -> Result<(), Failure> {
@@ -19,20 +19,15 @@ pub fn ensure() -> Result<(), Failure> {
         .expect("<folder>/bin/bpf-linker has two parents");
     say(&format!(
         "building bpf-linker {} into {} (a minute)",
-        tools::BPF_LINKER,
+        BPF_LINKER,
         folder.display()
     ));
     std::fs::create_dir_all(folder).map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
     let build = folder.join("build");
     let mut install = shell::cargo();
-    install.args([
-        "install",
-        "bpf-linker",
-        "--version",
-        tools::BPF_LINKER,
-        "--locked",
-        "--no-default-features",
-    ]);
+    install.args(words(&format!(
+        "install bpf-linker --version {BPF_LINKER} --locked --no-default-features"
+    )));
     install
         .args(["--features", "llvm-22", "--root"])
         .arg(folder)

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use crate::shell::{self, Failure, say};
+use crate::shell::{self, Failure, say, words};
 use crate::tools;
 
 /// Makes the environment where it is not there yet.
@@ -28,15 +28,9 @@ pub fn ensure() -> Result<(), Failure> {
     };
     shell::run(Command::new(system).args(["-m", "venv", "--clear"]).arg(&folder))?;
     let mut pip = Command::new(tools::python());
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--only-binary",
-        ":all:",
-    ]);
+    pip.args(words(
+        "-m pip install --quiet --disable-pip-version-check --only-binary :all:",
+    ));
     shell::run(pip.args(packages))?;
     std::fs::write(&mark, packages.join("\n")).map_err(|error| Failure::new(format!("{}: {error}", mark.display())))
 }

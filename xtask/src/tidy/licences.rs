@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Problem;
-use crate::shell::{self, Failure};
+use crate::shell::{self, Failure, words};
 
 const FILE: &str = "deny.toml";
 
@@ -29,15 +29,9 @@ pub fn problems(root: &Path) -> Result<Vec<Problem>, Failure> {
             continue;
         }
         let mut tree = shell::cargo();
-        tree.args([
-            "tree",
-            "--manifest-path",
-            manifest,
-            "--edges",
-            "normal,build,dev",
-            "--prefix",
-            "none",
-        ]);
+        tree.args(words(&format!(
+            "tree --locked --manifest-path {manifest} --edges normal,build,dev --prefix none"
+        )));
         tree.args(["--format", "{p}|{l}"]);
         if manifest == "Cargo.toml" {
             tree.arg("--workspace");
