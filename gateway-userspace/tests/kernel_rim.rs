@@ -266,7 +266,7 @@ fn flows_outlive_a_killed_process_and_the_next_one_adopts_them() {
     let mut first = child(&wires);
     let mut flows: Vec<TcpStream> = netns::within(&wires.namespace("c"), || {
         let vips = [VIP4, VIP6].into_iter().cycle().take(20);
-        vips.map(|vip| connect(vip)).collect()
+        vips.map(connect).collect()
     })
     .unwrap();
     flows.iter_mut().for_each(echoes);
@@ -298,6 +298,138 @@ fn flows_outlive_a_killed_process_and_the_next_one_adopts_them() {
     .unwrap();
     assert_eq!(traces(&wires), [] as [String; 0]);
     drop(echo);
+}
+
+#[test]
+fn live_flows_stay_where_they_are_while_endpoints_come_and_go() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    let _echo = echo_servers(&wires);
+    netns::within(&wires.namespace("g"), || {
+        let (options, idle) = options(&wires.pin_dir, Datapath::Tcx);
+        let kernel = Kernel::start(options).unwrap();
+        apply(&kernel, &translated(2));
+        let open = || {
+            [VIP4, VIP6]
+                .into_iter()
+                .cycle()
+                .take(40)
+                .map(connect)
+                .collect::<Vec<_>>()
+        };
+        let mut flows = netns::within(&wires.namespace("c"), open).unwrap();
+        for round in 0..10 {
+            apply(&kernel, &translated(1 + round % 2));
+            flows.iter_mut().for_each(echoes);
+        }
+        // Sweeps run and settle what no flow contradicts; then once more.
+        thread::sleep(Duration::from_millis(1200));
+        apply(&kernel, &translated(1));
+        flows.iter_mut().for_each(echoes);
+        thread::sleep(Duration::from_millis(1200));
+        flows.iter_mut().for_each(echoes);
+        assert!(idle.try_iter().all(|told| !told.contains(&2) && !told.contains(&4)));
+        kernel.stop(false).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_draining_endpoint_without_flows_is_told_to_be_idle() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    netns::within(&wires.namespace("g"), || {
+        let (options, idle) = options(&wires.pin_dir, Datapath::Tcx);
+        let kernel = Kernel::start(options).unwrap();
+        apply(&kernel, &translated(2));
+        apply(&kernel, &translated(1));
+        let told = idle.recv_timeout(Duration::from_secs(5)).unwrap();
+        assert_eq!(BTreeSet::from_iter(told), BTreeSet::from([2, 4]));
+        kernel.stop(false).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn someone_elses_xdp_program_is_refused_by_name_and_left_alone() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Xdp);
+    netns::within(&wires.namespace("g"), || {
+        let (theirs, _) = options(&format!("{}-theirs", wires.pin_dir), Datapath::Xdp);
+        let theirs = Kernel::start(theirs).unwrap();
+        let Err(KernelError::Unavailable(why)) = Kernel::start(options(&wires.pin_dir, Datapath::Xdp).0) else {
+            panic!("it started")
+        };
+        assert!(
+            why.contains("carries the XDP program `xdp_ingress`") && why.contains("--datapath tcx"),
+            "{why}"
+        );
+        assert!(!Path::new(&wires.pin_dir).exists(), "what it had added is gone again");
+        assert_eq!(
+            wires.ip("g", "-d link show").matches("prog/xdp").count(),
+            3,
+            "theirs are still there"
+        );
+        theirs.stop(false).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn without_privileges_auto_is_off_with_the_reason_and_a_demand_is_refused() {
+    if !may_run() {
+        return;
+    }
+    // Another user may not reach the build's folder.
+    let program = std::env::temp_dir().join(format!("slr-{}-unprivileged", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = Command::new("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+        ])
+        .arg(&program)
+        .args(["--exact", "the_process_without_privileges", "--ignored", "--nocapture"])
+        .current_dir("/")
+        .output()
+        .unwrap();
+    std::fs::remove_file(&program).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("as it should be"), "{text}");
+}
+
+/// Not a test: what the test above runs as nobody.
+#[test]
+#[ignore = "run by another test, as another user"]
+fn the_process_without_privileges() {
+    if nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let mut automatic = options("/sys/fs/bpf/slr-nobody", Datapath::Auto).0;
+    automatic.interfaces.clear();
+    let kernel = Kernel::start(automatic).unwrap();
+    let status = kernel.status();
+    assert_eq!(
+        (status.ingress, status.lookup, status.reasons.len()),
+        ("off", false, 2),
+        "{:?}",
+        status.reasons
+    );
+    assert!(kernel.set_local(&[ip(VIP4)])[&ip(VIP4)].contains("not permitted"));
+    kernel.stop(false).unwrap();
+    let refused = Kernel::start(options("/sys/fs/bpf/slr-nobody", Datapath::Lookup).0);
+    assert!(matches!(refused, Err(KernelError::NotPermitted(_))));
+    assert!(!Path::new("/sys/fs/bpf/slr-nobody").exists());
+    println!("as it should be");
 }
 
 #[test]

@@ -9,9 +9,10 @@ use gateway_common::abi::PIN_VERSION;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// `BPF_FS_MAGIC`.
@@ -23,19 +24,23 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub struct Pins {
     dir: PathBuf,
     base: PathBuf,
+    /// A bpffs had to be mounted.
+    pub mounted: bool,
     _lock: Flock<File>,
 }
 
 impl Pins {
     /// Opens (makes) the directory and locks it; mounts a bpffs where none is.
     pub fn open(base: &Path) -> Result<Self, KernelError> {
-        ensure_bpffs(base)?;
+        let mounted = ensure_bpffs(base)?;
         let dir = versioned(base);
-        fs::create_dir_all(&dir).map_err(|error| KernelError::from_io(&format!("make {}", dir.display()), &error))?;
+        make_private(base)?;
+        make_private(&dir)?;
         let lock = lock(&dir)?;
         Ok(Self {
             dir,
             base: base.to_owned(),
+            mounted,
             _lock: lock,
         })
     }
@@ -107,10 +112,10 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A bpffs at the usual place if `base` is below it, else on `base` itself.
-fn ensure_bpffs(base: &Path) -> Result<(), KernelError> {
+/// A bpffs at the usual place if `base` is below it, else on `base` itself. True if it had to be mounted.
+fn ensure_bpffs(base: &Path) -> Result<bool, KernelError> {
     if in_bpffs(base) {
-        return Ok(());
+        return Ok(false);
     }
     let at = if base.starts_with(BPFFS) {
         Path::new(BPFFS)
@@ -120,7 +125,7 @@ fn ensure_bpffs(base: &Path) -> Result<(), KernelError> {
     if !at.starts_with(BPFFS) {
         fs::create_dir_all(at).map_err(|error| KernelError::from_io(&format!("make {}", at.display()), &error))?;
     }
-    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|errno| {
+    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(|errno| {
         let command = format!("`mount -t bpf bpf {}`", at.display());
         KernelError::from_io(
             &format!(
@@ -129,7 +134,29 @@ fn ensure_bpffs(base: &Path) -> Result<(), KernelError> {
             ),
             &errno.into(),
         )
-    })
+    })?;
+    Ok(true)
+}
+
+/// Makes a directory that only this user may enter. One that someone else made is refused: its owner could put
+/// another's maps in the place of ours (a bpffs is commonly writable by all, as `/tmp` is).
+fn make_private(dir: &Path) -> Result<(), KernelError> {
+    let failed = |error: &io::Error| KernelError::from_io(&format!("make {}", dir.display()), error);
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&error)),
+        _ => {}
+    }
+    let facts = fs::symlink_metadata(dir).map_err(|error| failed(&error))?;
+    if !facts.is_dir() || facts.uid() != nix::unistd::Uid::effective().as_raw() {
+        let (at, uid) = (dir.display(), facts.uid());
+        return Err(KernelError::Failed(format!(
+            "{at} belongs to user {uid}, not to this one: remove it"
+        )));
+    }
+    if facts.mode() & 0o077 != 0 {
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<Flock<File>, KernelError> {

@@ -7,10 +7,12 @@ use super::load::{self, Ingress};
 use super::locate::Locator;
 use super::pins::Pins;
 use super::{Active, Datapath, Kernel, KernelError, KernelOptions, KernelStatus, features};
+use crate::sys::caps::Capabilities;
 use crate::sys::interfaces::{self, Interface};
 use crate::sys::netlink::Netlink;
 use crate::warden::{Answer, Request, Warden};
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -143,6 +145,8 @@ struct Starting {
     warden: Warden,
     maps: load::Maps,
     had_maps: bool,
+    /// The bpffs ends with this process's mount namespace, and the pins with it.
+    fleeting: bool,
 }
 
 impl Starting {
@@ -152,11 +156,24 @@ impl Starting {
                 "this binary embeds no eBPF object: run `cargo xtask ebpf` and build again".into(),
             ));
         }
+        let caps = Capabilities::current().unwrap_or_default();
+        if !caps.may_load() {
+            return Err(KernelError::NotPermitted(
+                "CAP_BPF and CAP_NET_ADMIN are needed: run as root, or give them (systemd: AmbientCapabilities=)"
+                    .into(),
+            ));
+        }
         let pins = Pins::open(pin_dir)?;
+        let fleeting = pins.mounted && in_own_mounts();
         let had_maps = pins.path("VIPS").exists();
         let (maps, programs) = load::load(&pins, ingress)?;
         let warden = Warden::new(Some((pins, programs)))?;
-        Ok(Self { warden, maps, had_maps })
+        Ok(Self {
+            warden,
+            maps,
+            had_maps,
+            fleeting,
+        })
     }
 
     /// Attaches where it was asked, then takes away what an earlier process had attached elsewhere. A failure takes away
@@ -187,6 +204,11 @@ impl Starting {
             adopted: false,
             reasons: Vec::new(),
         };
+        if self.fleeting {
+            let why =
+                "the bpffs is this process's own (ip netns exec hides the host's): if it is killed, nothing is kept";
+            attached.reasons.push(why.into());
+        }
         let mut hooks = vec![Hook::Lookup];
         for interface in if ingress == Ingress::None {
             Vec::new()
@@ -235,6 +257,12 @@ impl Starting {
             ))),
         }
     }
+}
+
+/// Whether this process sees other mounts than the first one, as after `ip netns exec`.
+fn in_own_mounts() -> bool {
+    let inode = |path: &str| std::fs::metadata(path).map(|facts| facts.ino()).ok();
+    inode("/proc/self/ns/mnt") != inode("/proc/1/ns/mnt")
 }
 
 /// The interfaces to attach to.
