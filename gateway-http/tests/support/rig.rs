@@ -139,8 +139,8 @@ impl Driver {
                     if let Some(socket) = socket {
                         self.sockets.insert(conn.0, socket);
                     }
-                    self.act();
-                    return false;
+                    // A connection opened now has not been polled yet.
+                    return self.act();
                 }
                 Poll::Ready(Ok(())) => {
                     let lead = self.engine.restore(conn, &mut self.chunk);

@@ -1,0 +1,732 @@
+//! HTTP/1.1 on both sides of the engine: framing, order, connections that stay and connections that end.
+
+#[allow(dead_code, reason = "shared by several tests")]
+#[path = "support/config.rs"]
+mod config;
+#[allow(dead_code, reason = "shared by several tests")]
+#[path = "support/rig.rs"]
+mod rig;
+#[allow(dead_code, reason = "shared by several tests")]
+#[path = "support/text.rs"]
+mod text;
+
+use gateway_core::fault::Fault;
+use gateway_http::limits::Limits;
+use rig::Rig;
+use std::time::Duration;
+use text::{Endpoint, Text, http1_config};
+
+/// A client, its rig and one endpoint.
+async fn setup() -> (Rig, Text, Endpoint) {
+    let rig = Rig::start(http1_config(1).snapshot(), Limits::default());
+    let endpoint = Endpoint::new(&rig, 1).await;
+    let client = Text::client(&rig).await;
+    (rig, client, endpoint)
+}
+
+const GET: &str = "GET /a?b HTTP/1.1\r\nHost: Example.com:8080\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test(start_paused = true)]
+async fn a_request_goes_through_and_says_who_asked() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    client.send("GET /a?b HTTP/1.1\r\nHost: Example.com:8080\r\nX-One: 1\r\nConnection: x-hop, keep-alive\r\nX-Hop: 1\r\n\r\n").await;
+    let mut upstream = endpoint.accept().await;
+    let request = upstream.message().await.expect("a request");
+    assert_eq!(request.start(), "GET /a?b HTTP/1.1");
+    assert_eq!(request.field("host"), Some("Example.com:8080"));
+    assert_eq!(request.field("x-one"), Some("1"));
+    assert_eq!(request.field("x-forwarded-for"), Some("198.18.1.2"));
+    assert_eq!(request.field("x-forwarded-proto"), Some("http"));
+    assert!(request.field("x-request-id").is_some());
+    for gone in [
+        "connection",
+        "x-hop",
+        "keep-alive",
+        "transfer-encoding",
+        "content-length",
+    ] {
+        assert_eq!(request.field(gone), None, "{gone}");
+    }
+    upstream
+        .send("HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nX-Two: 2\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\nok")
+        .await;
+    let response = client.message().await.expect("a response");
+    assert_eq!(
+        response.head,
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-two: 2\r\n\r\n"
+    );
+    assert_eq!(response.text(), "ok");
+    let done = rig.done(1).await.remove(0);
+    assert_eq!(
+        (done.status, done.method.as_str(), done.path.as_str()),
+        (200, "GET", "/a?b")
+    );
+    assert_eq!((done.bytes_sent, done.attempts, done.fault), (2, 1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_connections_stay_and_serve_the_next_request() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    let mut upstream = None;
+    for _ in 0..5 {
+        client.send(GET).await;
+        let upstream = match &mut upstream {
+            Some(upstream) => upstream,
+            none => none.insert(endpoint.accept().await),
+        };
+        upstream.message().await.expect("a request");
+        upstream.send(OK).await;
+        assert_eq!(client.message().await.expect("a response").text(), "ok");
+    }
+    assert!(endpoint.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pipelined_requests_are_answered_in_order() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    let mut all = String::new();
+    for number in 0..20 {
+        all += &format!("POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{number:03}");
+    }
+    client.send(all).await;
+    let mut upstream = endpoint.accept().await;
+    for number in 0..20 {
+        let request = upstream.message().await.expect("a request");
+        assert_eq!(request.start(), format!("POST /{number} HTTP/1.1"));
+        assert_eq!(request.text(), format!("{number:03}"));
+        assert!(upstream.is_silent().await, "one exchange at a time");
+        upstream
+            .send(format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{number:03}"))
+            .await;
+        assert_eq!(
+            client.message().await.expect("a response").text(),
+            format!("{number:03}")
+        );
+    }
+    assert!(endpoint.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_may_come_byte_by_byte() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    let request = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n4\r\ndefg\r\n0\r\nX-End: 1\r\n\r\n";
+    let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 2\r\n\r\n";
+    for _ in 0..2 {
+        for byte in request.bytes() {
+            client.send([byte]).await;
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut upstream = endpoint.accept().await;
+    for _ in 0..2 {
+        let got = upstream.message().await.expect("a request");
+        assert_eq!(got.text(), "abcdefg");
+        assert_eq!(got.trailers, "x-end: 1\r\n");
+        for byte in response.bytes() {
+            upstream.send([byte]).await;
+            tokio::task::yield_now().await;
+        }
+        let got = client.message().await.expect("a response");
+        assert_eq!((got.text(), got.trailers.as_str()), ("hi", "x-sum: 2\r\n"));
+    }
+    assert!(endpoint.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_without_body_end_with_their_head() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut upstream = endpoint.accept().await;
+    upstream.head().await.expect("a request");
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n").await;
+    assert_eq!(
+        client.head().await.as_deref(),
+        Some("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n")
+    );
+    for (response, head) in [
+        (
+            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        ),
+    ] {
+        client.send(GET).await;
+        upstream.head().await.expect("a request");
+        upstream.send(response).await;
+        assert_eq!(client.head().await.as_deref(), Some(head));
+    }
+    assert!(endpoint.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_with_the_connection_becomes_chunks() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    // The end comes with the data: it must not be lost.
+    upstream.send("HTTP/1.1 200 OK\r\n\r\nall there is").await;
+    upstream.finish().await;
+    let response = client.message().await.expect("a whole response");
+    assert_eq!(response.text(), "all there is");
+    assert!(upstream.is_closed().await);
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream
+        .message()
+        .await
+        .expect("the client's connection goes on, the endpoint's is new");
+    upstream.send(OK).await;
+    assert_eq!(client.message().await.expect("a response").text(), "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_0_gets_no_chunks() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client.send("GET /old HTTP/1.0\r\n\r\n").await;
+    let mut upstream = endpoint.accept().await;
+    let request = upstream.message().await.expect("a request");
+    assert_eq!(
+        (request.start(), request.field("host")),
+        ("GET /old HTTP/1.1", Some("198.18.0.10:8080"))
+    );
+    upstream.send("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n").await;
+    let all = String::from_utf8(client.rest().await).expect("text");
+    assert_eq!(all, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_0_may_ask_to_stay() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    let mut upstream = None;
+    for _ in 0..2 {
+        client
+            .send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+            .await;
+        let upstream = match &mut upstream {
+            Some(upstream) => upstream,
+            none => none.insert(endpoint.accept().await),
+        };
+        upstream.message().await.expect("a request");
+        upstream.send(OK).await;
+        let response = client.message().await.expect("a response");
+        assert_eq!(
+            (response.field("connection"), response.text()),
+            (Some("keep-alive"), "ok")
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_is_obeyed_on_either_side_alone() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    upstream
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        .await;
+    let response = client.message().await.expect("a response");
+    assert_eq!(response.field("connection"), None);
+    assert!(upstream.is_closed().await);
+    client
+        .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    let mut upstream = endpoint.accept().await;
+    assert_eq!(upstream.message().await.expect("a request").field("connection"), None);
+    upstream.send(OK).await;
+    let response = client.message().await.expect("a response");
+    assert_eq!(response.field("connection"), Some("close"));
+    assert!(client.is_closed().await);
+    assert!(upstream.is_silent().await, "the endpoint's connection stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn interim_responses_pass_and_100_lets_the_body_go() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    let mut upstream = endpoint.accept().await;
+    let head = upstream.head().await.expect("a head");
+    assert!(head.contains("expect: 100-continue\r\n"), "{head}");
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    assert_eq!(client.head().await.as_deref(), Some("HTTP/1.1 100 Continue\r\n\r\n"));
+    client.send("body").await;
+    upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+    upstream.send(OK).await;
+    assert_eq!(
+        client.head().await.as_deref(),
+        Some("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+    );
+    assert_eq!(client.message().await.expect("a response").text(), "ok");
+    client.send(GET).await;
+    let mut seen = upstream.head().await.expect("the next request");
+    assert!(seen.starts_with("body"), "the body came before it: {seen}");
+    seen.drain(..4);
+    assert!(seen.starts_with("GET /a?b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_request_is_answered_and_the_connection_closes() {
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        ("GET / HTTP/1.1\nHost: a\n\n", "400 Bad Request"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "400 Bad Request",
+        ),
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "501 Not Implemented"),
+        ("\x16\x03\x01\x00\x05hello\r\n\r\n", "400 Bad Request"),
+    ] {
+        let (rig, mut client, _endpoint) = setup().await;
+        client.send(request).await;
+        client.send(GET).await;
+        let response = client.message().await.expect("an answer");
+        assert_eq!(response.start(), format!("HTTP/1.1 {status}"), "{request:?}");
+        assert_eq!(response.field("connection"), Some("close"));
+        assert!(client.is_closed().await);
+        let done = rig.done(1).await;
+        assert_eq!((done.len(), done[0].fault), (1, Some(Fault::BadRequest)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_none_is_never_taken_for_a_whole_one() {
+    for wait in [false, true] {
+        let (rig, mut client, mut endpoint) = setup().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        let mut upstream = None;
+        if wait {
+            let mut accepted = endpoint.accept().await;
+            accepted.head().await.expect("a head");
+            upstream = Some(accepted);
+        }
+        client.send("Z\r\n").await;
+        client.send(GET).await;
+        let response = client.message().await.expect("an answer");
+        assert_eq!(response.start(), "HTTP/1.1 400 Bad Request");
+        assert!(client.is_closed().await);
+        assert_eq!(rig.done(1).await[0].fault, Some(Fault::BadRequest));
+        if let Some(mut upstream) = upstream {
+            assert_eq!(upstream.rest().await, b"3\r\nabc\r\n", "no last chunk");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_too_large_is_431() {
+    let (rig, mut client, _endpoint) = setup().await;
+    client
+        .send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(60 * 1024)))
+        .await;
+    let response = client.message().await.expect("an answer");
+    assert_eq!(response.start(), "HTTP/1.1 431 Request Header Fields Too Large");
+    assert!(client.is_closed().await);
+    assert_eq!(rig.done(1).await[0].fault, Some(Fault::HeadTooLarge));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_come_in_time_is_408() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    upstream.send(OK).await;
+    client.message().await.expect("a response");
+    client.send("GET / HTTP/1.1\r\nHo").await;
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    client.send("st: a\r\n").await;
+    assert!(client.is_silent().await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        client.message().await.expect("an answer").start(),
+        "HTTP/1.1 408 Request Timeout"
+    );
+    assert!(client.is_closed().await);
+    assert_eq!(rig.done(2).await[1].fault, Some(Fault::RequestTimeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_closed_client_still_gets_its_answers() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client.send([GET, GET].concat()).await;
+    client.finish().await;
+    let mut upstream = endpoint.accept().await;
+    for _ in 0..2 {
+        upstream.message().await.expect("a request");
+        upstream.send(OK).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(client.message().await.expect("a response").text(), "ok");
+    }
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_inside_its_body_cuts_the_endpoint_off() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        .await;
+    let mut upstream = endpoint.accept().await;
+    upstream.head().await.expect("a head");
+    drop(client);
+    assert_eq!(upstream.rest().await, b"abc");
+    assert_eq!(rig.done(1).await[0].fault, Some(Fault::ClientGone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_response_is_never_taken_for_a_whole_one() {
+    for response in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nXX",
+    ] {
+        let (rig, mut client, mut endpoint) = setup().await;
+        client.send(GET).await;
+        let mut upstream = endpoint.accept().await;
+        upstream.message().await.expect("a request");
+        upstream.send(response).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(upstream);
+        assert_eq!(client.message().await, None, "{response:?}");
+        let fault = rig.done(1).await[0].fault;
+        assert!(
+            matches!(fault, Some(Fault::ConnectionLost | Fault::BadResponse)),
+            "{fault:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_none_is_an_error_of_the_endpoint() {
+    for (response, status) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "502 Bad Gateway",
+        ),
+        ("hello\r\n\r\n", "502 Bad Gateway"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+            "502 Bad Gateway",
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "503 Service Unavailable"),
+    ] {
+        let (_rig, mut client, mut endpoint) = setup().await;
+        client.send(GET).await;
+        let mut upstream = endpoint.accept().await;
+        upstream.message().await.expect("a request");
+        upstream.send(response).await;
+        upstream.finish().await;
+        let got = client.message().await.expect("an answer");
+        assert_eq!(got.start(), format!("HTTP/1.1 {status}"), "{response:?}");
+        client.send(GET).await;
+        endpoint
+            .accept()
+            .await
+            .message()
+            .await
+            .expect("the client's connection goes on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_endpoint_says_unasked_never_reaches_a_client() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    upstream
+        .send([OK, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"].concat())
+        .await;
+    assert_eq!(client.message().await.expect("a response").text(), "ok");
+    assert!(upstream.is_closed().await);
+    client.send(GET).await;
+    let mut second = endpoint.accept().await;
+    second.message().await.expect("a new connection");
+    second.send(OK).await;
+    assert_eq!(client.message().await.expect("a response").text(), "ok");
+    second.send("HTTP/1.1 408 Request Timeout\r\n\r\n").await;
+    assert!(second.is_closed().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_breaks_as_the_request_comes_is_tried_again() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    upstream.send(OK).await;
+    client.message().await.expect("a response");
+    client.send(GET).await;
+    upstream.message().await.expect("the next request");
+    drop(upstream);
+    let mut fresh = endpoint.accept().await;
+    assert_eq!(
+        fresh.message().await.expect("the same request").start(),
+        "GET /a?b HTTP/1.1"
+    );
+    fresh.send(OK).await;
+    assert_eq!(client.message().await.expect("a response").text(), "ok");
+    assert_eq!(rig.done(2).await[1].attempts, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_idempotent_is_not_sent_twice() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    client.send(post).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    upstream.send(OK).await;
+    client.message().await.expect("a response");
+    client.send(post).await;
+    upstream.message().await.expect("the next request");
+    drop(upstream);
+    assert_eq!(
+        client.message().await.expect("an answer").start(),
+        "HTTP/1.1 503 Service Unavailable"
+    );
+    assert!(endpoint.is_quiet());
+    assert_eq!(rig.done(2).await[1].fault, Some(Fault::ConnectionLost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_connection_that_breaks_is_not_tried_again() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    drop(upstream);
+    assert_eq!(
+        client.message().await.expect("an answer").start(),
+        "HTTP/1.1 503 Service Unavailable"
+    );
+    assert_eq!(rig.done(1).await[0].attempts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_closed_is_not_used() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    let mut upstream = None;
+    for _ in 0..3 {
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+            .await;
+        let mut fresh = endpoint.accept().await;
+        fresh.message().await.expect("a request");
+        fresh.send(OK).await;
+        client.message().await.expect("a response");
+        drop(upstream.replace(fresh));
+        drop(upstream.take());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_kept_as_many_as_allowed_and_the_last_used_goes_first() {
+    let limits = Limits {
+        upstream_idle_max: 2,
+        ..Limits::default()
+    };
+    let rig = Rig::start(http1_config(1).snapshot(), limits);
+    let mut endpoint = Endpoint::new(&rig, 1).await;
+    let (mut clients, mut upstreams) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let mut client = Text::client(&rig).await;
+        client.send(GET).await;
+        let mut upstream = endpoint.accept().await;
+        upstream.message().await.expect("a request");
+        clients.push(client);
+        upstreams.push(upstream);
+    }
+    for (client, upstream) in clients.iter_mut().zip(&mut upstreams) {
+        upstream.send(OK).await;
+        client.message().await.expect("a response");
+    }
+    assert!(upstreams[2].is_closed().await, "no room for a third");
+    for _ in 0..3 {
+        clients[0].send(GET).await;
+        upstreams[1].message().await.expect("the last used one");
+        upstreams[1].send(OK).await;
+        clients[0].message().await.expect("a response");
+    }
+    assert!(upstreams[0].is_silent().await);
+    assert!(endpoint.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_drops_a_short_rest_and_keeps_the_connection() {
+    let rig = Rig::start(http1_config(0).snapshot(), Limits::default());
+    let mut client = Text::client(&rig).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+        .await;
+    let response = client.message().await.expect("an answer");
+    assert_eq!(response.start(), "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(response.field("connection"), None);
+    client.send("def").await;
+    client.send(GET).await;
+    assert_eq!(
+        client.message().await.expect("the next answer").start(),
+        "HTTP/1.1 503 Service Unavailable"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_closes_when_the_rest_is_long_or_unsure() {
+    for request in [
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n",
+    ] {
+        let rig = Rig::start(http1_config(0).snapshot(), Limits::default());
+        let mut client = Text::client(&rig).await;
+        client.send(request).await;
+        let response = client.message().await.expect("an answer");
+        assert_eq!(response.field("connection"), Some("close"), "{request}");
+        assert!(client.is_closed().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_may_answer_before_it_read_the_request() {
+    let (_rig, mut client, mut endpoint) = setup().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+        .await;
+    let mut upstream = endpoint.accept().await;
+    upstream.head().await.expect("a head");
+    upstream
+        .send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+        .await;
+    drop(upstream);
+    let response = client.message().await.expect("the answer");
+    assert_eq!(
+        (response.start(), response.text()),
+        ("HTTP/1.1 413 Content Too Large", "big")
+    );
+    client.send("def").await;
+    client.send(GET).await;
+    endpoint
+        .accept()
+        .await
+        .message()
+        .await
+        .expect("the client's connection goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_holds_the_sender_back_in_both_directions() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    const LEN: usize = 8 << 20;
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LEN}\r\n\r\n"))
+        .await;
+    let mut upstream = endpoint.accept().await;
+    upstream.head().await.expect("a head");
+    // Nobody reads: the sender cannot get rid of more than what is bounded.
+    let stuck = async |text: &mut Text| {
+        let mut sent = 0;
+        let chunk = [b'x'; 16 * 1024];
+        while tokio::time::timeout(
+            Duration::from_millis(20),
+            tokio::io::AsyncWriteExt::write_all(&mut text.socket, &chunk),
+        )
+        .await
+        .is_ok()
+        {
+            sent += chunk.len();
+        }
+        sent
+    };
+    let sent = stuck(&mut client).await;
+    assert!((64 * 1024..2 << 20).contains(&sent), "{sent}");
+    drop((client, upstream));
+    let mut client = Text::client(&rig).await;
+    client.send(GET).await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    upstream
+        .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n"))
+        .await;
+    let sent = stuck(&mut upstream).await;
+    assert!((64 * 1024..2 << 20).contains(&sent), "{sent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_come_whole_both_ways() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    const LEN: usize = 3 << 20;
+    let body: Vec<u8> = (0..LEN).map(|place| (place * 31 >> 3) as u8).collect();
+    for framing in ["length", "chunked"] {
+        let wanted = body.clone();
+        let message = |start: &str| {
+            let mut bytes = start.as_bytes().to_vec();
+            if framing == "length" {
+                bytes.extend(format!("Content-Length: {LEN}\r\n\r\n").bytes());
+                bytes.extend(&wanted);
+            } else {
+                bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+                for chunk in wanted.chunks(70_001) {
+                    bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                    bytes.extend(chunk);
+                    bytes.extend(b"\r\n");
+                }
+                bytes.extend(b"0\r\n\r\n");
+            }
+            bytes
+        };
+        let (request, response) = (
+            message("POST / HTTP/1.1\r\nHost: a\r\n"),
+            message("HTTP/1.1 200 OK\r\n"),
+        );
+        let serve = async {
+            let mut upstream = endpoint.accept().await;
+            let got = upstream.message().await.expect("a request");
+            assert!(got.body == wanted, "the request's body");
+            upstream.send(response).await;
+            upstream
+        };
+        let ask = async {
+            client.send(request).await;
+            let got = client.message().await.expect("a response");
+            assert!(got.body == wanted, "the response's body");
+        };
+        let (upstream, ()) = tokio::join!(serve, ask);
+        drop(upstream);
+        let done = rig.done(1).await.remove(0);
+        assert_eq!((done.bytes_received, done.bytes_sent), (LEN as u64, LEN as u64));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_answers_what_is_on_its_way_and_closes() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    let mut idle = Text::client(&rig).await;
+    idle.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut upstream = endpoint.accept().await;
+    upstream.message().await.expect("a request");
+    upstream.send(OK).await;
+    idle.message().await.expect("a response");
+    client.send(GET).await;
+    upstream.message().await.expect("a request");
+    rig.with(|driver| {
+        let now = driver.now();
+        driver.engine.drain(now);
+    })
+    .await;
+    assert!(idle.is_closed().await);
+    upstream.send(OK).await;
+    let response = client.message().await.expect("a response");
+    assert_eq!((response.field("connection"), response.text()), (Some("close"), "ok"));
+    assert!(client.is_closed().await);
+}
