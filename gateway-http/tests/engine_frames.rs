@@ -468,3 +468,43 @@ async fn more_streams_than_allowed_are_refused() {
     assert_eq!(client.error().await, Some((STREAM, ErrorCode::RefusedStream)));
     assert_eq!(rig.with(|driver| driver.engine.live()).await, (1, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_off_stream_gives_its_connections_window_back() {
+    let rig = rig().await;
+    let mut sockets = rig.listen(endpoint_addr(1)).await;
+    let mut client = client(&rig).await;
+    let mut settings = Vec::new();
+    frame::put_settings(&mut settings, &[Setting::InitialWindowSize(10)]);
+    client.send(&settings).await;
+    client.request(1, "POST", false).await;
+    let mut endpoint = Raw::endpoint(sockets.recv().await.unwrap(), &[Setting::InitialWindowSize(10)]).await;
+    let (mut to_endpoint, mut to_client) = (0_i64, 0_i64);
+    for stream in (1..200).step_by(2) {
+        if stream > 1 {
+            client.request(stream, "POST", false).await;
+        }
+        let id = endpoint.wait_for(Kind::Headers).await.unwrap().header.stream;
+        endpoint.headers(id, &[(":status", "200")], false).await;
+        for _ in 0..2 {
+            endpoint.frame(Kind::Data, 0, id, &[1; 16_384]).await;
+            client.frame(Kind::Data, 0, stream, &[2; 16_384]).await;
+            to_endpoint -= 16_384;
+            to_client -= 16_384;
+        }
+        client.wait_for(Kind::Data).await.unwrap();
+        client.frame(Kind::RstStream, 0, stream, &[0, 0, 0, 8]).await;
+        for (peer, sum) in [(&mut endpoint, &mut to_endpoint), (&mut client, &mut to_client)] {
+            peer.frame(Kind::Ping, 0, 0, b"flushed?").await;
+            while let Some(frame) = peer.next().await {
+                if frame.header.kind == Kind::WindowUpdate && frame.header.stream == 0 {
+                    *sum += i64::from(frame::u31(&frame.payload).unwrap());
+                }
+                if frame.header.kind == Kind::Ping {
+                    break;
+                }
+            }
+        }
+        assert!(to_endpoint > -1_048_576 && to_client > -1_048_576, "stream {stream}: {to_endpoint} {to_client}");
+    }
+}

@@ -92,7 +92,7 @@ impl Engine {
     /// The upstream leg leaves its connection, reset if its peer still works on it.
     pub(super) fn leave_upstream(&mut self, c: &mut Connection, index: u32, error: ErrorCode) {
         let stream = &mut self.streams[index];
-        let leg = &mut stream.legs[UP];
+        let [down, leg] = &mut stream.legs;
         leg.wait = Wait::No;
         if stream.balanced {
             stream.balanced = false;
@@ -108,6 +108,11 @@ impl Engine {
             target.reset(leg, error, &mut self.pool);
             self.turn.mark(target);
         }
+        // What waits for the client holds this connection up no longer.
+        let left = down.pending_len();
+        if left > 0 && !target.dead && target.credit(None, left, &self.limits, &mut self.pool) {
+            self.turn.mark(target);
+        }
         target.detach(leg, unfinished);
         leg.id = 0;
         if target.is_leaving() && target.streams == 0 {
@@ -119,7 +124,8 @@ impl Engine {
         }
     }
 
-    /// Body for leg `to` that will never go there: its sender gets its credit back.
+    /// Body for leg `to` that will never go there. If its sender is still there, the connection's share of its credit
+    /// goes back; when a leg leaves, that was done.
     pub(super) fn drop_pending(&mut self, c: &mut Connection, index: u32, to: usize) {
         let stream = &mut self.streams[index];
         let again = if to == UP {
@@ -136,7 +142,7 @@ impl Engine {
         }
         if let (true, Some(id)) = (left > 0, source.conn) {
             let origin = at(&mut self.connections, c, id);
-            if !origin.dead && origin.credit(Some(source), left, &self.limits, &mut self.pool) {
+            if !origin.dead && origin.credit(None, left, &self.limits, &mut self.pool) {
                 self.turn.mark(origin);
             }
             self.turn.settle_http1(origin, &self.limits);

@@ -87,12 +87,17 @@ impl Engine {
     }
 
     fn leave_downstream(&mut self, c: &mut Connection, index: u32, error: ErrorCode) {
-        let leg = &mut self.streams[index].legs[DOWN];
+        let stream = &mut self.streams[index];
+        let [leg, up] = &mut stream.legs;
         let Some(id) = leg.conn.take() else { return };
         let target = at(&mut self.connections, c, id);
         let unfinished = !leg.is_over() && !target.dead;
         if unfinished {
             target.reset(leg, error, &mut self.pool);
+            self.turn.mark(target);
+        }
+        let left = up.pending_len().saturating_sub(stream.replayed);
+        if left > 0 && !target.dead && target.credit(None, left, &self.limits, &mut self.pool) {
             self.turn.mark(target);
         }
         target.detach(leg, unfinished);
@@ -102,7 +107,6 @@ impl Engine {
         }
         self.turn.settle_http1(target, &self.limits);
         debug_assert!(matches!(target.role, Role::Downstream { .. }));
-        let _ = UP;
     }
 
     /// Gives every finished request to `sink`.

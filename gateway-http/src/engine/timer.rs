@@ -282,7 +282,8 @@ mod tests {
                         .is_some_and(|woken| woken.nanos() <= due + TICK.as_nanos() as u64)
                 );
             }
-            now += next([1_000_000, 40_000_000, 2_500_000_000][next(3) as usize]);
+            let span = [1_000_000, 40_000_000, 2_500_000_000][next(3) as usize];
+            now += next(span);
             while let Some(Timed::Stream(index)) = wheel.expire(Moment::from_nanos(now)) {
                 let (at, _) = live[index as usize].take().expect("fires once and not when cancelled");
                 assert!(at <= now);
