@@ -152,16 +152,17 @@ pub(super) fn open<T: Tables>(
         Insert::Done => true,
         Insert::Full => return Err(Reason::TableFull),
         Insert::Exists => {
-            let (ours, ended) = tables.find(Table::Reverse, &twin).map_or((false, true), |entry| {
-                entry.with(|reverse| {
-                    (
-                        returns_to(reverse, key),
-                        reverse.closing() || reverse.expired(now, false),
-                    )
-                })
-            });
-            if !ours && !ended {
+            let Some(held) = tables.find(Table::Reverse, &twin) else {
                 return Err(Reason::Conflict);
+            };
+            let ours = held.with(|reverse| returns_to(reverse, key));
+            if !ours {
+                if !held.with(|reverse| reverse.closing() || reverse.expired(now, false)) {
+                    return Err(Reason::Conflict);
+                }
+                // That flow is over: its other half goes with it, or it would name an entry that is no longer its own.
+                let half = held.with(|reverse| twin.twin_of_reverse(reverse));
+                tables.remove(Table::Flows, &half);
             }
             if !(ours && again) && !tables.replace(Table::Reverse, &twin, &value) {
                 return Err(Reason::TableFull);
