@@ -17,11 +17,11 @@ fn root() -> PathBuf {
 fn cases() -> Vec<(String, String)> {
     let folder = root().join("tests/compile");
     let mut cases: Vec<(String, String)> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("the folder of cases")
+        .map(|entry| entry.expect("an entry of the folder").path())
         .filter_map(|path| {
             let name = path.file_name()?.to_str()?.strip_suffix(".in.yaml")?.to_owned();
-            Some((name, std::fs::read_to_string(&path).unwrap()))
+            Some((name, std::fs::read_to_string(&path).expect("a readable case")))
         })
         .collect();
     cases.sort();
@@ -30,7 +30,10 @@ fn cases() -> Vec<(String, String)> {
 }
 
 fn read(path: &str) -> Source {
-    Source::new(path, std::fs::read_to_string(root().join(path)).unwrap())
+    Source::new(
+        path,
+        std::fs::read_to_string(root().join(path)).expect("a readable sample"),
+    )
 }
 
 /// A Secret with a certificate and key that are PEM, if not X.509.
@@ -51,7 +54,7 @@ fn bless(path: &Path, text: &str, differ: &mut Vec<String>) {
         return;
     }
     if std::env::var_os("BLESS").is_some() {
-        std::fs::write(path, text).unwrap();
+        std::fs::write(path, text).expect("the golden text to be written");
         return;
     }
     let line = expected.lines().zip(text.lines()).position(|(a, b)| a != b);
