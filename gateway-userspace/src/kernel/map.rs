@@ -13,8 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// `repr(C)` or primitive, without padding, and every bit pattern is a value.
 pub unsafe trait Plain: Copy {}
 
-// SAFETY (of all): integers, or `repr(C)` structs of integers whose sizes `gateway_common::abi` asserts to be the sum of
-// their fields.
+// Of all: integers, or `repr(C)` structs of integers whose sizes `gateway_common::abi` asserts to be the sum of their
+// fields.
+// SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for i32 {}

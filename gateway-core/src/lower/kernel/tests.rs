@@ -1,3 +1,5 @@
+//! Listeners, rings and indices as the kernel gets them, over one and several revisions.
+
 use super::*;
 use crate::ir::{
     BalancePolicy, Endpoint, EndpointName, HostPattern, ListenerName, Recognise, RuleName, Service, ServiceName,
@@ -8,8 +10,10 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+type Endpoints<'a> = &'a [(&'a str, u16, bool)];
+
 /// A configuration of one kernel listener; each service is a name, a weight and endpoints (`addr`, weight, drains).
-fn one_listener(bind: &str, services: &[(&str, u32, &[(&str, u16, bool)])]) -> Ir {
+fn one_listener(bind: &str, services: &[(&str, u32, Endpoints)]) -> Ir {
     let mut ir = Ir::default();
     let mut destinations = Vec::new();
     for (name, weight, endpoints) in services {
