@@ -3,10 +3,12 @@
 
 pub mod addresses;
 pub mod caps;
+pub mod clock;
 pub mod interfaces;
 pub mod neighbours;
 pub mod netlink;
 pub mod netns;
+pub mod process;
 pub mod routes;
 pub mod sockets;
 pub mod splice;

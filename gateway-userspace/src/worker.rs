@@ -4,10 +4,8 @@
 //! here waits for a worker except [`Workers::inspect`], which gives up after a while.
 
 pub mod accept;
-pub mod clock;
 pub mod command;
 mod http;
-pub mod report;
 pub mod slab;
 mod socket;
 mod splice;
@@ -17,9 +15,9 @@ pub mod token;
 mod turn;
 
 pub use accept::LookupSocket;
-pub use clock::Clock;
+pub use crate::sys::clock::Clock;
 pub use command::Command;
-pub use report::Report;
+pub use crate::telemetry::report::Report;
 pub use tls::TlsProblem;
 
 use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogger};

@@ -1,3 +1,5 @@
+//! What each event asks for, told as short histories.
+
 use super::*;
 use crate::ir::{
     BalancePolicy, Destination, Endpoint, EndpointName, HostPattern, Listener, ListenerName, Plane, Readiness,

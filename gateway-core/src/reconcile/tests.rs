@@ -1,3 +1,5 @@
+//! Every prefix of every plan, over random tables.
+
 use super::*;
 use crate::lower::kernel::marker_key;
 use gateway_common::abi::VipMode;

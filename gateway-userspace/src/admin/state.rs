@@ -2,7 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::worker::Workers;
-use crate::worker::report::Report;
+use crate::telemetry::report::Report;
 use arc_swap::ArcSwap;
 use gateway_core::ir::{Bind, Ir, Revision};
 use gateway_core::snapshot::Snapshot;

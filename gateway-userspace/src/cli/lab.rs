@@ -124,7 +124,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn need_root() -> Result<(), Exit> {
-    if nix::unistd::geteuid().is_root() {
+    if crate::sys::process::is_root() {
         return Ok(());
     }
     let me = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_else(|_| "sluice".to_owned());

@@ -1,3 +1,5 @@
+//! Choosing a datapath: what is asked for, what is there, and what is said where they differ.
+
 use super::*;
 
 fn options(datapath: Datapath) -> KernelOptions {

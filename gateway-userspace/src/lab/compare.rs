@@ -34,7 +34,7 @@ pub fn compare(size: Size, ask: Ask<'_>) -> Result<LabReport> {
         api_version: "sluice.dev/v1",
         kind: "LabReport",
         revision: ask("/api/v1/revisions")?["current"].as_u64().unwrap_or(0),
-        kernel: nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned())?,
+        kernel: crate::sys::process::kernel_release()?,
         datapath: DatapathFacts {
             ingress: text(&kernel["ingress"]),
             lookup: kernel["lookup"].as_bool().unwrap_or(false),

@@ -1,10 +1,8 @@
 //! Processes of the laboratory: started in a namespace, found again by pid file, ended by pid.
 
 use super::place;
+use crate::sys::{netns, process};
 use anyhow::{Context, Result, bail};
-use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -35,9 +33,7 @@ pub fn start(name: &str, mut command: Command) -> Result<Child> {
 
 /// Enters a namespace for good and becomes another program; returns only on failure.
 pub fn exec(namespace: &str, command: &[String]) -> Result<()> {
-    let path = format!("/run/netns/{namespace}");
-    let file = File::open(&path).with_context(|| format!("open {path}: is the laboratory up? `sluice lab up`"))?;
-    setns(&file, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter namespace {namespace} (root is needed)"))?;
+    netns::enter(namespace).context("is the laboratory up? `sluice lab up`, as root")?;
     let Some((program, args)) = command.split_first() else { bail!("no command given") };
     Err(Command::new(program).args(args).exec()).with_context(|| format!("run {program}"))
 }
@@ -51,7 +47,7 @@ pub fn end_all() -> Result<()> {
         if path.extension().is_some_and(|extension| extension == "pid") {
             let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
             if let Some(pid) = pid.filter(|pid| is_ours(*pid)) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                let _ = process::terminate(pid);
                 pids.push(pid);
             }
             let _ = fs::remove_file(&path);
@@ -61,7 +57,7 @@ pub fn end_all() -> Result<()> {
     while pids.iter().any(|pid| is_ours(*pid)) {
         if Instant::now() > give_up {
             for pid in pids.iter().filter(|pid| is_ours(**pid)) {
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+                let _ = process::end(*pid);
             }
             break;
         }

@@ -9,7 +9,7 @@ pub mod text;
 pub mod timestamp;
 
 use crate::settings::AccessLogFormat;
-use crate::worker::clock::{Clock, Wall};
+use crate::sys::clock::{Clock, Wall};
 use gateway_core::snapshot::Snapshot;
 use gateway_core::time::Moment;
 use gateway_http::outcome::Outcome;

@@ -8,7 +8,7 @@ pub mod envoy;
 pub mod exposition;
 pub mod native;
 
-use crate::worker::report::{Refusals, RelayMetrics, Report, TlsMetrics};
+use crate::telemetry::report::{Refusals, RelayMetrics, Report, TlsMetrics};
 use exposition::Exposition;
 use gateway_common::abi::Reason;
 use gateway_core::snapshot::Snapshot;

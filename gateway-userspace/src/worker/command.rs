@@ -1,6 +1,6 @@
 //! How the rest of the process talks to a worker: a bounded queue of commands and a waker.
 
-use super::report::Report;
+use crate::telemetry::report::Report;
 use super::tls::TlsPlans;
 use gateway_core::ir::Bind;
 use gateway_core::snapshot::Snapshot;

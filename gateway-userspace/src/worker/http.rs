@@ -5,7 +5,7 @@ pub mod close;
 pub mod open;
 pub mod read;
 
-use super::report::TlsMetrics;
+use crate::telemetry::report::TlsMetrics;
 use super::slab::{Key, Slab};
 use super::socket::Socket;
 use super::turn::Context;

@@ -11,7 +11,7 @@ mod relay;
 pub use pipes::PipePool;
 
 use super::accept::Incoming;
-use super::report::RelayMetrics;
+use crate::telemetry::report::RelayMetrics;
 use super::slab::{Key, Slab};
 use super::token::Source;
 use super::turn::Context;

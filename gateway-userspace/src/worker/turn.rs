@@ -10,10 +10,10 @@
 //! because a gateway that only crashes must be seen to.
 
 use super::accept::{self, Acceptors};
-use super::clock::Clock;
+use crate::sys::clock::Clock;
 use super::command::{self, COMMANDS_PER_TURN, Command};
 use super::http::HttpPlane;
-use super::report::{Refusals, Report, TurnMetrics};
+use crate::telemetry::report::{Refusals, Report, TurnMetrics};
 use super::slab::Key;
 use super::splice::SplicePlane;
 use super::timers::Timers;

@@ -2,7 +2,7 @@
 
 use super::Totals;
 use super::exposition::{Exposition, Kind};
-use crate::worker::report::{RelayShare, Report};
+use crate::telemetry::report::{RelayShare, Report};
 use gateway_common::abi::Reason;
 use gateway_core::fairness::jain;
 use gateway_core::fault::{Fault, Refusal};

@@ -1,4 +1,4 @@
-//! The only place where a worker reads a clock: once a turn for [`Moment`], about once a second for the wall clock.
+//! The only place where a clock is read for a worker: once a turn for [`Moment`], about once a second for the wall clock.
 
 use gateway_core::time::Moment;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

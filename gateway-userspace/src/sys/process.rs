@@ -1,0 +1,25 @@
+//! Other processes and this one: ending by pid, who we are, which kernel.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io;
+
+/// Asks a process to end (SIGTERM).
+pub fn terminate(pid: i32) -> io::Result<()> {
+    Ok(kill(Pid::from_raw(pid), Signal::SIGTERM)?)
+}
+
+/// Ends a process at once (SIGKILL).
+pub fn end(pid: i32) -> io::Result<()> {
+    Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+}
+
+/// Whether this process acts as root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The running kernel, as `uname -r` says it.
+pub fn kernel_release() -> io::Result<String> {
+    Ok(nix::sys::utsname::uname()?.release().to_string_lossy().into_owned())
+}
