@@ -27,7 +27,7 @@ fn downstream(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
     let mut family = |name, kind, help, value: fn(&ListenerMetrics) -> u64| {
         out.family(name, kind, help);
         for (plan, share) in &shares {
-            out.sample(&[(MANAGER, name_of(plan))], value(share));
+            out.sample(&[(PREFIX, name_of(plan))], value(share));
         }
     };
     family("envoy_http_downstream_rq_total", Kind::Counter, "Requests.", |share| {
@@ -52,7 +52,7 @@ fn downstream(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
     );
     for (plan, share) in &shares {
         for class in 1..=5 {
-            let labels = [(MANAGER, name_of(plan)), (CLASS, CLASSES[class])];
+            let labels = [(PREFIX, name_of(plan)), (CLASS, CLASSES[class])];
             out.sample(&labels, share.responses[class]);
         }
     }
@@ -62,7 +62,7 @@ fn downstream(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
         "Milliseconds from request to the end of the response.",
     )
     .histogram(
-        &[(MANAGER, "all")],
+        &[(PREFIX, "all")],
         DURATION_BUCKETS_US.iter().map(|us| *us as f64 / 1e3),
         &totals.http.duration,
         totals.http.duration_us_sum as f64 / 1e3,
@@ -174,7 +174,7 @@ fn tcp(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
     }
 }
 
-const MANAGER: &str = "envoy_http_conn_manager_prefix";
+const PREFIX: &str = "envoy_http_conn_manager_prefix";
 const CLUSTER: &str = "envoy_cluster_name";
 const CLASS: &str = "envoy_response_code_class";
 const TCP: &str = "envoy_tcp_prefix";
