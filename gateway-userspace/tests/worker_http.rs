@@ -1,5 +1,7 @@
 //! The HTTP plane on loopback, with clients that nobody here wrote: curl, h2load, grpcio.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without")]
+
 #[path = "support/backends.rs"]
 mod backends;
 #[path = "support/workers.rs"]

@@ -1,5 +1,7 @@
 //! The splice plane on loopback: what goes in on one side comes out on the other, to the last byte and the FIN.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without")]
+
 #[path = "support/workers.rs"]
 mod support;
 

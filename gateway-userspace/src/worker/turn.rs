@@ -10,17 +10,17 @@
 //! because a gateway that only crashes must be seen to.
 
 use super::accept::{self, Acceptors};
-use crate::sys::clock::Clock;
 use super::command::{self, COMMANDS_PER_TURN, Command};
 use super::http::HttpPlane;
-use crate::telemetry::report::{Refusals, Report, TurnMetrics};
 use super::slab::Key;
 use super::splice::SplicePlane;
 use super::timers::Timers;
 use super::tls::TlsPlans;
 use super::token::Source;
 use super::{Seed, WorkerOptions};
+use crate::sys::clock::Clock;
 use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::report::{Refusals, Report, TurnMetrics};
 use gateway_core::fault::Refusal;
 use gateway_core::snapshot::{Serve, Snapshot};
 use gateway_core::time::Moment;
@@ -225,14 +225,17 @@ impl Worker {
                 Some(Source::Http(key)) => self.http.event(key, event, &mut self.context),
                 Some(Source::RelayDown(key)) => self.splice.event(key, false, event, &mut self.context),
                 Some(Source::RelayUp(key)) => self.splice.event(key, true, event, &mut self.context),
-                Some(Source::Listener(key)) => {
-                    if !self.accepting.contains(&key) {
-                        self.accepting.push(key);
-                    }
-                }
+                Some(Source::Listener(key)) => self.note(key),
                 Some(Source::Mailbox) => self.obey(),
                 None => {}
             }
+        }
+    }
+
+    /// A listening socket has connections.
+    fn note(&mut self, key: Key) {
+        if !self.accepting.contains(&key) {
+            self.accepting.push(key);
         }
     }
 
@@ -295,7 +298,7 @@ impl Worker {
             match source {
                 Source::Http(key) => self.http.timeout(key, &mut self.context),
                 Source::RelayDown(key) | Source::RelayUp(key) => self.splice.timeout(key, &mut self.context),
-                Source::Listener(key) => self.accepting.push(key),
+                Source::Listener(key) => self.note(key),
                 Source::Mailbox => {}
             }
         }

@@ -50,9 +50,12 @@ impl TlsPlans {
 pub struct TlsCompiler {
     provider: Arc<CryptoProvider>,
     tickets: Arc<dyn ProducesTickets>,
-    keys: BTreeMap<CertificateName, (Arc<Certificate>, Result<Arc<CertifiedKey>, String>)>,
+    keys: Keys,
     configs: BTreeMap<Bind, (Arc<Names>, Arc<ServerConfig>)>,
 }
+
+/// What each certificate came to.
+type Keys = BTreeMap<CertificateName, (Arc<Certificate>, Result<Arc<CertifiedKey>, String>)>;
 
 impl TlsCompiler {
     /// Fails only if the system has no random numbers for ticket keys.
@@ -67,7 +70,7 @@ impl TlsCompiler {
 
     pub fn compile(&mut self, snapshot: &Snapshot) -> TlsPlans {
         let mut plans = TlsPlans::default();
-        let mut keys = BTreeMap::new();
+        let mut keys = Keys::new();
         let mut configs = BTreeMap::new();
         for (index, listener) in snapshot.listeners.iter().enumerate() {
             let config = listener.as_ref().and_then(|listener| {
@@ -80,7 +83,7 @@ impl TlsCompiler {
                         listener: id,
                         bind,
                         why,
-                    })
+                    });
                 };
                 let names = self.names(http, snapshot, &mut keys, &mut report)?;
                 let kept = self.configs.get(&bind).filter(|(old, _)| old.same(&names)).cloned();
@@ -110,7 +113,7 @@ impl TlsCompiler {
         &self,
         http: &HttpPlan,
         snapshot: &Snapshot,
-        keys: &mut BTreeMap<CertificateName, (Arc<Certificate>, Result<Arc<CertifiedKey>, String>)>,
+        keys: &mut Keys,
         report: &mut impl FnMut(String),
     ) -> Option<Names> {
         if !http.tls {
@@ -130,7 +133,7 @@ impl TlsCompiler {
         &self,
         scope: &ScopePlan,
         snapshot: &Snapshot,
-        keys: &mut BTreeMap<CertificateName, (Arc<Certificate>, Result<Arc<CertifiedKey>, String>)>,
+        keys: &mut Keys,
         report: &mut impl FnMut(String),
     ) -> Vec<Arc<CertifiedKey>> {
         let mut usable = Vec::new();
