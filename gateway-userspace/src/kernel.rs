@@ -193,6 +193,9 @@ impl Kernel {
 
     /// Makes exactly these addresses local (and those not any more that an earlier call made so). Returns those that
     /// could not be, with the reason.
+    ///
+    /// The first call also opens the door of `sk_lookup`: it comes after the first revision was published, so that no
+    /// worker gets a connection to a listener it does not know. Until then connections to VIPs are refused.
     pub fn set_local(&self, addresses: &[IpAddr]) -> BTreeMap<IpAddr, String> {
         let mut warden = lock(&self.warden);
         let mut failed = BTreeMap::new();
@@ -209,6 +212,11 @@ impl Kernel {
             }
         }
         *locals = wanted;
+        if let Some(active) = &self.active
+            && let Err(error) = lock(&active.writer).open_door()
+        {
+            tracing::error!("let sk_lookup hand connections over: {error}");
+        }
         failed
     }
 
@@ -224,8 +232,8 @@ impl Kernel {
         locate::reach(netlink, endpoint.ip(), &active.carrying, self.return_path_gateway)
     }
 
-    /// Puts a worker's listening socket where `sk_lookup` finds it. The socket stays the worker's. Workers come in order,
-    /// from 0, each with its sockets of both families.
+    /// Puts a worker's listening socket where `sk_lookup` finds it. The socket stays the worker's. Workers are numbered
+    /// from 0 without a gap; all come before the first [`Kernel::set_local`].
     pub fn register_listener(&self, worker: u16, ipv6: bool, socket: RawFd) -> Result<(), KernelError> {
         let Some(active) = self.active.as_ref().filter(|_| self.status.lookup) else {
             return Ok(());

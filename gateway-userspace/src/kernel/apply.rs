@@ -51,12 +51,12 @@ pub struct Writer {
     versions: u64,
     /// Endpoints without interface or, for XDP, without link addresses.
     unresolved: BTreeSet<u16>,
-    /// Workers whose sockets are in place, by number.
+    /// Workers whose sockets are in place, from 0.
     workers: u32,
 }
 
 impl Writer {
-    /// Takes over what the maps hold.
+    /// Takes over what the maps hold. The door stays shut (no worker is there yet) until [`Writer::open_door`].
     pub fn new(maps: Arc<Maps>, warden: Arc<Mutex<Warden>>, locator: Locator) -> Result<Self, KernelError> {
         let mut writer = Self {
             maps,
@@ -139,12 +139,16 @@ impl Writer {
             .map_err(|error| KernelError::from_io("write SOURCES", &error))
     }
 
-    /// Puts a worker's listening socket where `sk_lookup` finds it.
+    /// Puts a worker's listening socket where `sk_lookup` finds it once the door is open.
     pub fn register_listener(&mut self, worker: u32, ipv6: bool, socket: RawFd) -> io::Result<()> {
         let number = u32::try_from(socket).map_err(|_| io::ErrorKind::InvalidInput)?;
         self.maps.listeners.put(&binding_index(worker, ipv6), &number)?;
-        // The count comes after the sockets. Both families of a worker arrive before the next worker's.
         self.workers = self.workers.max(worker + 1);
+        Ok(())
+    }
+
+    /// Lets `sk_lookup` hand connections to the registered workers.
+    pub fn open_door(&self) -> io::Result<()> {
         self.maps.config.put(&CONFIG_WORKERS, &self.workers)
     }
 
