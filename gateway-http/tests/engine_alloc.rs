@@ -80,7 +80,7 @@ fn pair() -> Pair {
         tls: None,
         protocol: DownstreamProtocol::Http2,
     };
-    let client = engine.accept(accepted, now).unwrap();
+    let client = engine.accept(accepted, now).expect("accepted");
     let endpoint = ConnId(client.0 + 1);
     let (to_client, to_endpoint) = (Vec::new(), Vec::new());
     Pair {

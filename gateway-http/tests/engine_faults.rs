@@ -174,7 +174,7 @@ async fn without_any_endpoint_the_answer_is_503_or_unavailable() {
     assert_eq!(
         (
             response.status().as_u16(),
-            &response.headers()["grpc-status"].as_bytes()[..]
+            response.headers()["grpc-status"].as_bytes()
         ),
         (200, &b"14"[..])
     );

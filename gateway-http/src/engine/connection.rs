@@ -51,13 +51,11 @@ pub enum Role {
     Downstream {
         listener: ListenerId,
         tls: bool,
-        server_name: Option<String>,
         /// The peer's address as `x-forwarded-for` says it.
         peer_text: PeerText,
     },
     Upstream {
         endpoint: EndpointId,
-        protocol: UpstreamProtocol,
         /// The socket is not connected yet: no stream is opened on it.
         connecting: bool,
         /// Takes no new streams: it was told GOAWAY, its endpoint left, or it is out of ids.
@@ -108,7 +106,6 @@ impl Connection {
         let role = Role::Downstream {
             listener: accepted.listener,
             tls: accepted.tls.is_some(),
-            server_name: accepted.tls.and_then(|tls| tls.server_name),
             peer_text: PeerText::new(accepted.peer.ip()),
         };
         Self::new(id, serial, role, codec, accepted.peer, accepted.local, now)
@@ -129,7 +126,6 @@ impl Connection {
         };
         let role = Role::Upstream {
             endpoint,
-            protocol,
             connecting: true,
             leaving: false,
             answered: false,

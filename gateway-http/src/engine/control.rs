@@ -10,9 +10,13 @@ use crate::h2::frame::{self, ErrorCode, Header, Kind, WINDOW_MAX, flags};
 use crate::h2::settings::Sender;
 use gateway_core::fault::Fault;
 use gateway_core::model::Side;
+use std::time::Duration;
 
-/// A WINDOW_UPDATE smaller than this that frees nothing does nothing useful.
-const INCREMENT_MIN: u32 = 1024;
+/// What frames that answer DATA cost of the allowance (`Http2::spend_allowance`).
+const UPDATE_COST: u32 = 1;
+const PING_COST: u32 = 10;
+/// A stream that is reset younger than this and unanswered was opened to be reset.
+const RAPID: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn on_control(&mut self, c: &mut Connection, header: &Header, bytes: &[u8]) -> Done {
@@ -114,6 +118,9 @@ impl Engine {
         };
         let side = c.side();
         let http2 = c.http2();
+        if !http2.spend_allowance(UPDATE_COST) && !http2.guard.allows(Cheap::Idle, &self.limits, self.now) {
+            return self.flood("too many WINDOW_UPDATE");
+        }
         if header.stream == 0 {
             if increment == 0 {
                 return broken(ErrorCode::ProtocolError, "a window update of nothing");
@@ -122,11 +129,7 @@ impl Engine {
             if http2.send_window > WINDOW_MAX {
                 return broken(ErrorCode::FlowControlError, "the connection's window is too large");
             }
-            if !http2.ring.is_empty() {
-                self.pump_ring(c);
-            } else if increment < INCREMENT_MIN {
-                return self.idle_frame(c);
-            }
+            self.pump_ring(c);
             return Ok(());
         }
         let Some(index) = http2.ids.get(header.stream) else {
@@ -152,9 +155,7 @@ impl Engine {
                 c.wait_in_ring(key);
                 self.pump_ring(c);
             }
-            Wait::Stream | Wait::Connection => {}
-            Wait::No if increment < INCREMENT_MIN => return self.idle_frame(c),
-            Wait::No => {}
+            Wait::Stream | Wait::Connection | Wait::No => {}
         }
         Ok(())
     }
@@ -173,10 +174,15 @@ impl Engine {
             return broken(ErrorCode::ProtocolError, "RST_STREAM on an idle stream");
         }
         let me = if side == Side::Downstream { DOWN } else { UP };
-        if me == DOWN && !http2.guard.allows(Cheap::Reset, &self.limits, self.now) {
+        let index = http2.ids.get(header.stream);
+        let rapid = index.is_none_or(|index| {
+            let stream = &self.streams[index];
+            !stream.legs[DOWN].sent_head && self.now.since(stream.started) < RAPID
+        });
+        if me == DOWN && rapid && !http2.guard.allows(Cheap::Reset, &self.limits, self.now) {
             return self.flood("too many RST_STREAM");
         }
-        if let Some(index) = http2.ids.get(header.stream) {
+        if let Some(index) = index {
             self.on_reset(c, index, me, ErrorCode::from_code(u32::from_be_bytes(code)));
         }
         Ok(())
@@ -190,7 +196,8 @@ impl Engine {
         let Ok(opaque) = <[u8; 8]>::try_from(bytes) else {
             return broken(ErrorCode::FrameSizeError, "PING has eight bytes");
         };
-        if !c.http2().guard.allows(Cheap::Ping, &self.limits, self.now) {
+        let http2 = c.http2();
+        if !http2.spend_allowance(PING_COST) && !http2.guard.allows(Cheap::Ping, &self.limits, self.now) {
             return self.flood("too many PING");
         }
         if !header.has(flags::ACK) {

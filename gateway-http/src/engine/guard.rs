@@ -9,13 +9,14 @@ use gateway_core::time::Moment;
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cheap {
-    /// RST_STREAM from the peer (rapid reset, CVE-2023-44487).
+    /// RST_STREAM from the peer for a stream just opened (rapid reset, CVE-2023-44487).
     Reset,
     /// A stream we had to reset because of the peer (MadeYouReset, CVE-2025-8671).
     MadeReset,
+    /// PING beyond what DATA to the peer explains.
     Ping,
     Settings,
-    /// Frames that do nothing: empty DATA, PRIORITY, unknown types, small window updates.
+    /// Frames that do nothing: empty DATA, PRIORITY, unknown types, window updates beyond what DATA explains.
     Idle,
 }
 

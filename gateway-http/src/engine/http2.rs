@@ -20,6 +20,11 @@ use std::collections::VecDeque;
 const STREAMS_ASSUMED: u32 = 100;
 /// Above this id an upstream connection takes no new streams.
 pub const STREAM_ID_LAST: u32 = 1 << 30;
+/// What a peer may spend on PING and WINDOW_UPDATE before they count as a flood ...
+const ALLOWANCE_START: u32 = 100;
+/// ... and what every DATA frame to it adds: each may be answered by updates of two windows and now and then by a
+/// PING that measures the bandwidth, as gRPC's peers do.
+const ALLOWANCE_PER_DATA: u32 = 20;
 /// Ids of ended streams that are remembered.
 const CLOSED_LEN: usize = 32;
 /// Marks an id in [`ClosedRing`] as reset by us.
@@ -106,6 +111,7 @@ pub struct Http2 {
     pub preface_seen: bool,
     pub settings_seen: bool,
     pub guard: Guard,
+    allowance: u32,
 }
 
 impl Http2 {
@@ -129,6 +135,7 @@ impl Http2 {
             preface_seen: upstream,
             settings_seen: false,
             guard: Guard::default(),
+            allowance: ALLOWANCE_START,
         }
     }
 
@@ -170,6 +177,20 @@ impl Http2 {
 
     pub fn decoder(&mut self) -> &mut Decoder {
         self.decoder.get_or_insert_default()
+    }
+
+    /// A DATA frame goes to the peer.
+    #[inline]
+    pub fn earn_allowance(&mut self) {
+        self.allowance = self.allowance.saturating_add(ALLOWANCE_PER_DATA);
+    }
+
+    /// Whether a frame that may be an answer to DATA is covered by what was sent.
+    #[inline]
+    pub fn spend_allowance(&mut self, cost: u32) -> bool {
+        let covered = self.allowance >= cost;
+        self.allowance -= if covered { cost } else { 0 };
+        covered
     }
 
     /// The peer's SETTINGS changed.

@@ -24,11 +24,6 @@ impl IdMap {
     }
 
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    #[inline]
     pub fn get(&self, id: u32) -> Option<u32> {
         if self.slots.is_empty() {
             return None;

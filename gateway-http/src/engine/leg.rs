@@ -99,6 +99,7 @@ impl Connection {
         let mut at = 0;
         let mut borrowed = false;
         loop {
+            http2.earn_allowance();
             let len = PAYLOAD_MAX.min(body.bytes.len() - at);
             let last = at + len == body.bytes.len();
             frame::put_data_header(self.out.tail(pool), leg.id, len, last && end);

@@ -11,7 +11,7 @@ use super::stream::{DOWN, UP};
 use crate::h2::frame::{self, ErrorCode, HEADER_LEN, Header, Kind, PAYLOAD_MAX, PREFACE, flags};
 use crate::h2::headers;
 use crate::h2::hpack::{HpackError, SectionLimits};
-use crate::head::facts::{Method, RequestFacts, is_grpc};
+use crate::head::facts::{Method, RequestFacts, ResponseFacts, is_grpc};
 use crate::head::{FieldList, Token};
 use gateway_core::fault::Fault;
 use gateway_core::model::Side;
@@ -255,17 +255,17 @@ impl Engine {
             return self.on_trailer_block(c, index, UP, id, fields, end);
         }
         let method = stream.method;
-        match headers::check_response(fields) {
-            Ok(facts)
-                if !fields.is_too_large()
-                    && !(end && facts.is_interim())
-                    && !(end && facts.body_length(method).is_some_and(|length| length > 0)) =>
-            {
-                self.on_response(c, index, fields, facts, end);
-                Ok(())
-            }
-            Ok(_) | Err(_) => self.stream_error(c, id, ErrorCode::ProtocolError),
+        let too_large = fields.is_too_large();
+        let well_formed = |facts: &ResponseFacts| {
+            // No head can end a message whose body must still come.
+            let cut = end && (facts.is_interim() || facts.body_length(method).is_some_and(|length| length > 0));
+            !too_large && !cut
+        };
+        match headers::check_response(fields).ok().filter(well_formed) {
+            Some(facts) => self.on_response(c, index, fields, facts, end),
+            None => return self.stream_error(c, id, ErrorCode::ProtocolError),
         }
+        Ok(())
     }
 
     fn on_trailer_block(

@@ -48,11 +48,6 @@ impl Revisions {
         }
     }
 
-    #[inline]
-    pub fn current(&self) -> &Snapshot {
-        self.get(self.current)
-    }
-
     /// The current snapshot for a new stream, which gives it back with [`Revisions::release`].
     #[inline]
     pub fn acquire(&mut self) -> u32 {
@@ -98,7 +93,7 @@ mod tests {
             let slot = revisions.acquire();
             held.push((slot, revision - 1));
             revisions.publish(snapshot(revision));
-            assert_eq!(revisions.current().revision, Revision(revision));
+            assert_eq!(revisions.get(revisions.current).revision, Revision(revision));
             if held.len() > 3 {
                 let (slot, revision) = held.remove(0);
                 assert_eq!(revisions.get(slot).revision, Revision(revision));

@@ -29,9 +29,6 @@ pub const DOWN: usize = 0;
 /// Index of the upstream leg.
 pub const UP: usize = 1;
 
-/// No connection.
-pub const NOWHERE: ConnId = ConnId(u32::MAX);
-
 /// Endpoints one request may be tried on at most, whatever the limits say.
 pub const TRIED_MAX: usize = 4;
 
@@ -205,11 +202,6 @@ impl Stream {
     pub fn legs_from(&mut self, from: usize) -> (&mut Leg, &mut Leg) {
         let [down, up] = &mut self.legs;
         if from == DOWN { (down, up) } else { (up, down) }
-    }
-
-    #[inline]
-    pub fn is_over(&self) -> bool {
-        self.legs[DOWN].is_over() && self.legs[UP].is_over()
     }
 
     /// Which leg lies on this connection.
