@@ -10,6 +10,7 @@ mod support;
 use backends::{http1_echo, http2_echo};
 use gateway_core::ir::UpstreamProtocol::{H2c, Http1};
 use gateway_core::ir::{Certificate, Ir, SecretBytes};
+use sluice::telemetry::access_log::{AccessLogOptions, Format, Target};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::Command;
@@ -291,4 +292,108 @@ fn a_new_revision_is_served_by_connections_that_are_open() {
     gateway.publish(&config(new));
     gateway.expect("the revision", |_| true);
     assert!(ask().contains("x-endpoint: new"));
+}
+
+/// Runs grpcio; `SLUICE_PYTHON` is set by `cargo xtask test`.
+#[track_caller]
+fn grpcio(arguments: &[&str]) {
+    let python = std::env::var("SLUICE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/grpc_echo.py");
+    let output = Command::new(&python)
+        .arg(script)
+        .args(arguments)
+        .output()
+        .expect("python is there");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("every call answered"),
+        "{python} (needs grpcio: `cargo xtask test` has it): {text}"
+    );
+}
+
+#[test]
+fn grpcio_makes_every_kind_of_call() {
+    let bind = free_addr();
+    let listener = http(bind, None, &[("/two.Echo", "two", H2c)]);
+    let gateway = Gateway::start(
+        &ir(vec![listener], vec![service("two", &[http2_echo("two")])]),
+        options(),
+    );
+    grpcio(&[&bind.to_string()]);
+    gateway.expect("nothing left open", |report| {
+        report.streams_active == 0 && report.connections_active == 0
+    });
+}
+
+#[test]
+fn grpcio_makes_every_kind_of_call_over_tls() {
+    let (bind, folder) = (free_addr(), tempfile::tempdir().unwrap());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, made.cert.pem()).unwrap();
+    let key = SecretBytes::new(made.signing_key.serialize_der());
+    let certificate = Certificate {
+        chain: vec![made.cert.der().to_vec()],
+        key,
+    };
+    let listener = http(bind, Some("it"), &[("/two.Echo", "two", H2c)]);
+    let ir = ir(vec![listener], vec![service("two", &[http2_echo("two")])]);
+    let gateway = Gateway::start(&with_certificate(ir, "it", certificate), options());
+    grpcio(&[&bind.to_string(), &ca.display().to_string()]);
+    gateway.expect("nothing left open", |report| {
+        report.streams_active == 0 && report.connections_active == 0
+    });
+}
+
+#[test]
+fn the_access_log_has_a_line_for_each_request() {
+    let (ir, bind) = both(None);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let mut options = options();
+    options.access_log = AccessLogOptions {
+        format: Format::Json,
+        target: Target::File(path.clone()),
+        ..AccessLogOptions::default()
+    };
+    let gateway = Gateway::start(&ir, options);
+    curl(
+        &["--http2-prior-knowledge", "--data-binary", "12345", "-A", "it/1"],
+        &format!("http://{bind}/two/x?y=z"),
+    );
+    curl(&["--http1.1"], &format!("http://{bind}/nowhere"));
+    gateway.workers.stop();
+    drop(gateway);
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [two, nowhere] = &lines[..] else { panic!("{text}") };
+    assert_eq!((&two["url.path"], &two["url.query"]), (&"/two/x".into(), &"y=z".into()));
+    assert_eq!(
+        (&two["http.response.status_code"], &two["network.protocol.version"]),
+        (&200.into(), &"2".into())
+    );
+    assert_eq!((&two["bytes_received"], &two["bytes_sent"]), (&5.into(), &5.into()));
+    assert_eq!(two["http.route"], "HTTPRoute/default/two//two");
+    assert_eq!(two["user_agent.original"], "it/1");
+    assert_eq!(
+        (&nowhere["http.response.status_code"], &nowhere["response_flags"]),
+        (&404.into(), &"NR".into())
+    );
+}
+
+#[test]
+fn writes_of_many_streams_share_a_system_call() {
+    let bind = free_addr();
+    let listener = http(bind, None, &[("/", "it", H2c)]);
+    let gateway = Gateway::start(&ir(vec![listener], vec![service("it", &[http2_echo("it")])]), options());
+    let output = Command::new("h2load")
+        .args(["-n", "20000", "-c", "10", "-m", "10", &format!("http://{bind}/x")])
+        .output()
+        .expect("h2load is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("20000 succeeded"), "{text}");
+    let turns = gateway.report().turns;
+    println!("{turns:?}");
+    // Two per request, one to each side, if every stream were written by itself.
+    assert!(turns.writes_total < 20_000, "{turns:?}");
 }
