@@ -303,7 +303,9 @@ async fn what_is_no_request_is_answered_and_the_connection_closes() {
 async fn a_body_that_is_none_is_never_taken_for_a_whole_one() {
     for wait in [false, true] {
         let (rig, mut client, mut endpoint) = setup().await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            .await;
         let mut upstream = None;
         if wait {
             let mut accepted = endpoint.accept().await;
@@ -666,7 +668,7 @@ async fn a_slow_reader_holds_the_sender_back_in_both_directions() {
 async fn large_bodies_come_whole_both_ways() {
     let (rig, mut client, mut endpoint) = setup().await;
     const LEN: usize = 3 << 20;
-    let body: Vec<u8> = (0..LEN).map(|place| (place * 31 >> 3) as u8).collect();
+    let body: Vec<u8> = (0..LEN).map(|place| ((place * 31) >> 3) as u8).collect();
     for framing in ["length", "chunked"] {
         let wanted = body.clone();
         let message = |start: &str| {

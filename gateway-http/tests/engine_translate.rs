@@ -311,7 +311,7 @@ async fn a_slow_new_client_holds_an_old_endpoint_back() {
     let mut upstream = endpoint.accept().await;
     upstream.message().await.expect("a request");
     const LEN: usize = 4 << 20;
-    let body: Vec<u8> = (0..LEN).map(|place| (place * 7 >> 4) as u8).collect();
+    let body: Vec<u8> = (0..LEN).map(|place| ((place * 7) >> 4) as u8).collect();
     upstream
         .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n"))
         .await;

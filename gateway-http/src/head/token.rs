@@ -160,7 +160,6 @@ impl Token {
 const SLOTS_LEN: usize = 256;
 
 /// Open addressing by the hash of the name.
-
 static SLOTS: [u8; SLOTS_LEN] = {
     let mut slots = [0u8; SLOTS_LEN];
     let mut index = 1;
@@ -227,11 +226,11 @@ mod tests {
 
     #[test]
     fn every_static_name_is_its_first_index() {
-        for index in 1..=STATIC_LEN {
+        for (index, (name, _)) in ENTRIES.iter().enumerate().skip(1) {
             let token = Token::of_static(index);
-            assert_eq!(token.name(), ENTRIES[index].0);
+            assert_eq!(token.name(), *name);
             assert!(token.static_name() as usize <= index);
-            let first = (1..=STATIC_LEN).find(|i| ENTRIES[*i].0 == ENTRIES[index].0);
+            let first = ENTRIES.iter().position(|entry| entry.0 == *name);
             assert_eq!(first, Some(token.static_name() as usize));
         }
     }

@@ -1,5 +1,6 @@
 //! Tests of the HTTP/1.1 head reader.
 
+use super::scan::OPTIONS_MAX;
 use super::*;
 
 const LIMITS: SectionLimits = SectionLimits {
@@ -18,7 +19,9 @@ fn whole_request(text: &str) -> (Request, Vec<(String, String)>) {
     (request, texts(&list))
 }
 
-fn response(text: &str, method: Method) -> Result<Option<(Response, Vec<(String, String)>)>, Rejected> {
+type Texts = Vec<(String, String)>;
+
+fn response(text: &str, method: Method) -> Result<Option<(Response, Texts)>, Rejected> {
     let mut list = FieldList::new();
     let read = read_response(text.as_bytes(), method, &mut list, LIMITS)?;
     Ok(read.map(|response| (response, texts(&list))))

@@ -203,7 +203,7 @@ mod tests {
             let (len, code) = CODES[usize::from(*byte)];
             bits.extend((0..len).rev().map(|i| code >> i & 1 == 1));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push(true);
         }
         bits.chunks(8)
