@@ -231,6 +231,13 @@ impl Starting {
                 }
                 hooks.push(*hook);
             }
+            if ingress == Ingress::Xdp && interface.kind == "veth" {
+                attached.reasons.push(format!(
+                    "{}: veth under native XDP loses packets silently unless its peer has GRO on and transmit checksum \
+                     offload off (ethtool -K PEER gro on tx off)",
+                    interface.name
+                ));
+            }
             attached.carrying.insert(interface.index);
             attached.names.push(interface.name);
         }
