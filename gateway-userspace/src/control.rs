@@ -89,7 +89,7 @@ impl Control {
     pub fn run(&mut self, messages: &Receiver<Message>) {
         loop {
             let leave = match messages.recv_timeout(TICK) {
-                Ok(Message::Reload) => self.reload(),
+                Ok(Message::Reload) => self.configuration.changed() && self.reload(),
                 Ok(Message::Drain) => {
                     info!("draining: no new connections, {} live", self.workers.live());
                     self.handle(Event::Drain)
@@ -111,7 +111,7 @@ impl Control {
 
     /// Reads, compiles, applies. What is broken is reported and keeps its last good version.
     fn reload(&mut self) -> bool {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.snapshot.revision);
         let ir = self.configuration.load();
         for line in self.configuration.problems() {
             warn!("{line}");
@@ -119,7 +119,10 @@ impl Control {
         let leave = self.handle(Event::Configured(ir));
         // Also when the compiled configuration is the same as before: its problems may not be.
         self.tell_admin();
-        info!(revision = self.snapshot.revision.0, ms = began.elapsed().as_secs_f64() * 1e3, "configuration applied");
+        if self.snapshot.revision != before {
+            let ms = began.elapsed().as_secs_f64() * 1e3;
+            info!(revision = self.snapshot.revision.0, ms, "configuration applied");
+        }
         leave
     }
 
@@ -179,6 +182,10 @@ impl Control {
             if let Some(why) = bind.addr.and_then(|addr| self.unlocal.get(&addr)) {
                 unprogrammed.entry(*bind).or_insert_with(|| why.clone());
             }
+        }
+        let told = self.admin.published();
+        for (bind, why) in unprogrammed.iter().filter(|(bind, _)| !told.unprogrammed.contains_key(bind)) {
+            warn!("listener {bind} is not served: {why}");
         }
         self.admin.publish(Published {
             snapshot: self.snapshot.clone(),

@@ -53,7 +53,7 @@ fn variant(number: u32) -> Result<String> {
     let base = std::fs::read_to_string(Lab::file("quickstart.yaml"))?;
     let extra = format!(
         "\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: extra}}\nspec:\n  \
-         parentRefs: [{{name: sluice, sectionName: http}}]\n  rules:\n  - matches: [{{path: {{type: PathPrefix, value: /extra/{number}}}}}]\n    \
+         parentRefs: [{{name: lab, sectionName: http}}]\n  rules:\n  - matches: [{{path: {{type: PathPrefix, value: /extra/{number}}}}}]\n    \
          backendRefs: [{{name: echo, port: 50051, weight: {}}}]\n",
         number + 1
     );

@@ -55,7 +55,7 @@ pub fn run(rows: &[Row], lacks: &Lacks) -> bool {
                 Err(error) => {
                     failed += 1;
                     println!("test {} ({datapath}) ... FAILED ({seconds:.1} s)", row.name);
-                    failures.push(format!("---- {} ({datapath}) ----\n{error:?}\n", row.name));
+                    failures.push(format!("---- {} ({datapath}) ----\n{error:#}\n", row.name));
                 }
             }
         }

@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct Configuration {
     source: FileSource,
     settings: Settings,
+    /// As read last; the same again is no change.
+    reading: Reading,
     objects: Objects,
     compiled: Compiled,
     /// Files that could not be read.
@@ -24,6 +26,7 @@ impl Configuration {
         Self {
             source,
             settings,
+            reading: Reading::default(),
             objects: Objects::default(),
             compiled: Compiled::default(),
             unread: Vec::new(),
@@ -33,12 +36,18 @@ impl Configuration {
     /// Reads everything again. An object that became broken keeps its last good version; so do the objects of a file
     /// that cannot be read at all.
     pub fn load(&mut self) -> Arc<Ir> {
-        let reading = self.source.read();
-        let (next, unread) = objects_of(reading);
+        self.reading = self.source.read();
+        let (next, unread) = objects_of(self.reading.clone());
         self.objects = Objects::update(&self.objects, next);
         self.unread = unread;
         self.compiled = compile(&self.objects, &self.settings);
         Arc::new(self.compiled.ir.clone())
+    }
+
+    /// Whether the files read otherwise than at the last load. Certificates on disk count as changed always: they are
+    /// few, and compiling the same twice has no effect.
+    pub fn changed(&self) -> bool {
+        !self.objects.files_wanted().is_empty() || self.source.read() != self.reading
     }
 
     /// What is wrong, one line each.
@@ -63,6 +72,9 @@ impl Configuration {
 pub fn objects_of(reading: Reading) -> (Objects, Vec<String>) {
     let sources: Vec<Source> = reading.texts.into_iter().map(|text| Source::new(text.name, text.text)).collect();
     let mut objects = parse(&sources);
+    for name in &reading.lost {
+        objects.lose(name);
+    }
     for path in objects.files_wanted() {
         let contents = std::fs::metadata(&path).and_then(|facts| {
             if facts.len() > FILE_BYTES_MAX {

@@ -32,6 +32,8 @@ pub struct Text {
 pub struct Reading {
     pub texts: Vec<Text>,
     pub problems: Vec<String>,
+    /// Files and directories that could not be read: what they held before is still in force.
+    pub lost: Vec<String>,
 }
 
 /// The `-f` arguments of a run.
@@ -62,7 +64,11 @@ impl FileSource {
         for path in &self.paths {
             match files_of(path) {
                 Ok(files) => files.iter().for_each(|file| read_one(file, &mut reading)),
-                Err(error) => reading.problems.push(format!("{}: {error}: give -f a file or directory that exists", path.display())),
+                Err(error) => {
+                    let name = path.display().to_string();
+                    reading.problems.push(format!("{name}: {error} (mend: give -f a file or directory that exists)"));
+                    reading.lost.push(name);
+                }
             }
         }
         reading
@@ -72,12 +78,18 @@ impl FileSource {
     /// `extra`: files beside the configuration, such as certificates on disk. Ends when the returned watch is dropped.
     pub fn watch(&self, extra: &[PathBuf], changed: impl Fn() + Send + 'static) -> Result<Watch> {
         let (sender, receiver) = channel();
+        let places = Places::of(self.paths.iter().chain(extra));
+        let directories = places.directories.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_))) {
+            let matters = |event: notify::Event| {
+                !matches!(event.kind, notify::EventKind::Access(_)) && event.paths.iter().any(|path| places.matter(path))
+            };
+            // An error (a queue that overflowed) may hide a change: it counts as one.
+            if event.map_or(true, matters) {
                 let _ = sender.send(());
             }
         })?;
-        for directory in directories(self.paths.iter().chain(extra)) {
+        for directory in directories {
             let watched = watcher.watch(&directory, RecursiveMode::NonRecursive);
             watched.with_context(|| format!("watch {}", directory.display()))?;
         }
@@ -132,37 +144,63 @@ fn read_one(file: &Path, reading: &mut Reading) {
     });
     match text {
         Ok(text) => reading.texts.push(Text { name, text }),
-        Err(error) => reading.problems.push(format!("{name}: {error}")),
+        Err(error) => {
+            reading.problems.push(format!("{name}: {error}"));
+            reading.lost.push(name);
+        }
     }
 }
 
-/// The directories to watch: of each path itself (if one), its parent, and those its symlink chain goes through.
-fn directories<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
-    /// Longest chain of symlinks followed.
-    const LINKS_MAX: usize = 8;
-    let mut found = BTreeSet::new();
-    for path in paths {
-        let mut at = path.clone();
-        for _ in 0..LINKS_MAX {
-            if at.is_dir() {
-                found.insert(at.clone());
+/// What is watched, and which events in it matter: a log file beside the configuration does not.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    /// Watched: every directory given, and those that hold a file or a link on the way to one.
+    directories: BTreeSet<PathBuf>,
+    /// Given as a directory: every change in it matters.
+    whole: BTreeSet<PathBuf>,
+    /// Names of files, and of links and folders on the way to them.
+    names: BTreeSet<std::ffi::OsString>,
+}
+
+impl Places {
+    fn of<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Self {
+        let mut places = Places::default();
+        for path in paths {
+            if path.is_dir() {
+                places.whole.insert(path.clone());
+                places.directories.insert(path.clone());
             }
-            if let Some(parent) = at.parent() {
-                found.insert(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() });
+            places.follow(path);
+        }
+        places.directories.retain(|directory| directory.is_dir());
+        places
+    }
+
+    /// Takes in a path and every link on the way to what it names. The kubelet's layout is FILE -> ..data/FILE,
+    /// ..data -> ..timestamp; the swap is a rename onto ..data.
+    fn follow(&mut self, path: &Path) {
+        /// Longest chain of symlinks followed.
+        const LINKS_MAX: usize = 8;
+        let mut at = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            self.directories.insert(parent.to_owned());
+            self.names.extend(at.file_name().map(ToOwned::to_owned));
+            if fs::symlink_metadata(parent).is_ok_and(|facts| facts.is_symlink()) {
+                self.names.extend(parent.file_name().map(ToOwned::to_owned));
+                self.directories.extend(parent.parent().map(Path::to_owned));
             }
             match fs::read_link(&at) {
-                Ok(next) => at = at.parent().map(|parent| parent.join(&next)).unwrap_or(next),
-                Err(_) => break,
+                Ok(next) => at = parent.join(next),
+                Err(_) => return,
             }
         }
-        // The kubelet's layout: FILE -> ..data/FILE, ..data -> ..timestamp; the swap happens beside FILE.
-        if let Ok(real) = fs::canonicalize(path)
-            && let Some(parent) = real.parent()
-        {
-            found.insert(parent.to_owned());
-        }
     }
-    found.into_iter().filter(|directory| directory.is_dir()).collect()
+
+    fn matter(&self, path: &Path) -> bool {
+        path.file_name().is_some_and(|name| self.names.contains(name))
+            || path.parent().is_some_and(|parent| self.whole.contains(parent))
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +218,20 @@ mod tests {
         let reading = source.read();
         assert_eq!(reading.texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(reading.problems.len(), 1, "{:?}", reading.problems);
+    }
+
+    #[test]
+    fn a_file_beside_the_configuration_does_not_matter() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = dir.path().join("config.yaml");
+        fs::write(&config, "a").expect("write");
+        let source = FileSource::new(vec![config.clone()]).expect("no stdin");
+        let (sender, receiver) = mpsc::channel();
+        let _watch = source.watch(&[], move || drop(sender.send(()))).expect("watch");
+        fs::write(dir.path().join("log.txt"), "noise").expect("write");
+        assert!(receiver.recv_timeout(Duration::from_millis(200)).is_err(), "a log file is no change");
+        fs::write(&config, "b").expect("write");
+        receiver.recv_timeout(Duration::from_secs(5)).expect("the configuration is");
     }
 
     #[test]
