@@ -276,6 +276,18 @@ async fn interim_responses_pass_and_100_lets_the_body_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_no_http_at_all_is_closed_without_a_word() {
+    for bytes in ["\x16\x03\x01\x00\x05hello\r\n\r\n", "INVALID CONNECTION PREFACE\r\n\r\n"] {
+        let (rig, mut client, _endpoint) = setup().await;
+        client.send(bytes).await;
+        assert!(client.is_closed().await);
+        assert!(client.head().await.is_none(), "{bytes:?}");
+        let faults = rig.with(|driver| driver.engine.metrics().faults).await;
+        assert_eq!(faults[Fault::BadRequest as usize], 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_request_is_answered_and_the_connection_closes() {
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
@@ -285,7 +297,7 @@ async fn what_is_no_request_is_answered_and_the_connection_closes() {
             "400 Bad Request",
         ),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "501 Not Implemented"),
-        ("\x16\x03\x01\x00\x05hello\r\n\r\n", "400 Bad Request"),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "400 Bad Request"),
     ] {
         let (rig, mut client, _endpoint) = setup().await;
         client.send(request).await;
@@ -731,4 +743,118 @@ async fn draining_answers_what_is_on_its_way_and_closes() {
     let response = client.message().await.expect("a response");
     assert_eq!((response.field("connection"), response.text()), (Some("close"), "ok"));
     assert!(client.is_closed().await);
+}
+
+/// Numbers that differ and repeat from run to run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % below
+    }
+}
+
+/// A message in one of the framings; `open` allows the one that ends with the connection.
+fn framed(dice: &mut Dice, start: &str, body: &str, open: bool) -> String {
+    match dice.roll(if open { 3 } else { 2 }) {
+        0 => format!("{start}Content-Length: {}\r\n\r\n{body}", body.len()),
+        1 => {
+            let mut text = format!("{start}Transfer-Encoding: chunked\r\n\r\n");
+            let size = 1 + dice.roll(300);
+            for chunk in body.as_bytes().chunks(size) {
+                text += &format!("{:X}\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).expect("text"));
+            }
+            text + "0\r\n\r\n"
+        }
+        _ => format!("{start}\r\n{body}"),
+    }
+}
+
+/// Echoes bodies in any framing; says `close` at times, or just closes.
+async fn whimsical_endpoint(mut upstream: Text, mut dice: Dice) {
+    while let Some(request) = upstream.message().await {
+        if dice.roll(4) == 0 {
+            upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+        }
+        tokio::time::sleep(Duration::from_millis(dice.roll(3) as u64)).await;
+        let whim = dice.roll(6);
+        let start = if whim == 0 {
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\n"
+        };
+        let response = framed(&mut dice, start, request.text(), true);
+        let open = !response.contains("Content-Length") && !response.contains("Transfer-Encoding");
+        upstream.send(response).await;
+        if whim < 2 || open {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_in_any_framing_and_any_pieces_arrive_whole_and_in_order() {
+    for seed in 0..20 {
+        let rig = Rig::start(http1_config(1).snapshot(), Limits::default());
+        let socket_bytes = [17, 100, 5000, 64 * 1024][seed as usize % 4];
+        rig.with(move |driver| driver.socket_bytes = socket_bytes).await;
+        let mut endpoint = Endpoint::new(&rig, 1).await;
+        tokio::spawn(async move {
+            let mut seed = 1000 * seed;
+            while let Some(socket) = endpoint.sockets.recv().await {
+                seed += 1;
+                tokio::spawn(whimsical_endpoint(Text::new(socket), Dice(seed)));
+            }
+        });
+        let mut clients = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let rig = rig.clone();
+            clients.spawn(async move {
+                let mut dice = Dice(seed * 100 + number);
+                let client = Text::client(&rig).await;
+                let (mut reader, mut writer) = client.split();
+                let mut wanted = std::collections::VecDeque::new();
+                let mut text = String::new();
+                for round in 0..15 {
+                    let body = format!("{number}/{round} ").repeat(dice.roll(400));
+                    text += &framed(&mut dice, "PUT /x HTTP/1.1\r\nHost: a\r\n", &body, false);
+                    wanted.push_back(body);
+                }
+                let write = async {
+                    let mut rest = text.as_bytes();
+                    while !rest.is_empty() {
+                        let (piece, after) = rest.split_at(rest.len().min(1 + dice.roll(2000)));
+                        tokio::io::AsyncWriteExt::write_all(&mut writer, piece)
+                            .await
+                            .expect("sent");
+                        rest = after;
+                        if dice.roll(4) == 0 {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                };
+                let read = async {
+                    for (round, body) in wanted.iter().enumerate() {
+                        let mut got = reader.message().await;
+                        while got.as_ref().is_some_and(|got| got.start().contains("103")) {
+                            got = reader.message().await;
+                        }
+                        let got = got.unwrap_or_else(|| panic!("seed {seed}, {number}/{round}: no response"));
+                        assert_eq!(got.start(), "HTTP/1.1 200 OK", "seed {seed}, {number}/{round}");
+                        assert!(got.text() == body, "seed {seed}, {number}/{round}: another body");
+                    }
+                };
+                tokio::join!(write, read);
+            });
+        }
+        while let Some(done) = clients.join_next().await {
+            done.expect("every client got its answers");
+        }
+        assert_eq!(rig.done(120).await.len(), 120);
+        assert_eq!(rig.with(|driver| driver.engine.live().1).await, 0);
+    }
 }

@@ -103,6 +103,11 @@ impl Engine {
                 Some(request.len)
             }
             Ok(None) => self.wait_for_head(c),
+            Err(_) if c.streams_total == 0 && !speaks_http(bytes) => {
+                self.metrics.faults[Fault::BadRequest as usize] += 1;
+                Self::close_after_flush(c, &mut self.turn);
+                Some(bytes.len())
+            }
             Err(rejected) => {
                 self.reject(c, &mut fields, rejected);
                 Some(bytes.len())
@@ -189,4 +194,11 @@ impl Engine {
             (None, _) => Self::close_after_flush(c, &mut self.turn),
         }
     }
+}
+
+/// Whether the first line names a version of HTTP. Who speaks something else (a broken HTTP/2 preface, TLS to a plain
+/// port) would take an answer in HTTP/1.1 for garbage: the connection just closes (RFC 9113 3.4).
+fn speaks_http(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.windows(5).any(|window| window == b"HTTP/")
 }
