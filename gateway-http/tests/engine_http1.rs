@@ -312,6 +312,13 @@ async fn what_is_no_request_is_answered_and_the_connection_closes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_does_not_speak_http_gets_no_answer() {
+    let (_rig, mut client, _endpoint) = setup().await;
+    client.send("\x16\x03\x01\x00\x05hello\r\n\r\n").await;
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_is_none_is_never_taken_for_a_whole_one() {
     for wait in [false, true] {
         let (rig, mut client, mut endpoint) = setup().await;

@@ -5,15 +5,15 @@ use super::rig::Rig;
 use gateway_core::ir::UpstreamProtocol;
 use gateway_http::engine::DownstreamProtocol;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longer than anything takes while time stands still otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One end of a connection.
-pub struct Text {
-    pub socket: DuplexStream,
+pub struct Text<S = DuplexStream> {
+    pub socket: S,
     read: Vec<u8>,
 }
 
@@ -52,15 +52,14 @@ impl Message {
 }
 
 impl Text {
-    pub fn new(socket: DuplexStream) -> Self {
-        Self {
-            socket,
-            read: Vec::new(),
-        }
-    }
-
     pub async fn client(rig: &Rig) -> Self {
         Self::new(rig.socket(DownstreamProtocol::Detect).await)
+    }
+
+    /// A reader and a writer.
+    pub fn split(self) -> (Text<ReadHalf<DuplexStream>>, WriteHalf<DuplexStream>) {
+        let (reader, writer) = tokio::io::split(self.socket);
+        (Text::new(reader), writer)
     }
 
     /// Writes; a closed socket is no error here.
@@ -71,6 +70,15 @@ impl Text {
     /// No more is sent.
     pub async fn finish(&mut self) {
         let _ = self.socket.shutdown().await;
+    }
+}
+
+impl<S: AsyncRead + Unpin> Text<S> {
+    pub fn new(socket: S) -> Self {
+        Self {
+            socket,
+            read: Vec::new(),
+        }
     }
 
     /// Reads more; `false` at the end.
