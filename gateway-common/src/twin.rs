@@ -103,9 +103,9 @@ impl Entry for Held<'_> {
     fn set_fin(&self, client: bool) {
         self.change(|flow| {
             if client {
-                flow.fin_client = 1
+                flow.fin_client = 1;
             } else {
-                flow.fin_endpoint = 1
+                flow.fin_endpoint = 1;
             }
         });
     }

@@ -41,6 +41,8 @@ pub struct Opening {
     pub ifindex: u32,
     /// Ethernet addresses of an answer.
     pub macs: [u32; 3],
+    /// What `FLOWS` holds for this client now.
+    pub before: Before,
 }
 
 /// The endpoint of a segment that opens or ends a connection or whose slot is unsettled, and what to record of it.
@@ -55,7 +57,7 @@ pub(super) fn consult<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     let key = head.key();
     let Some(entry) = tables.find(Table::Flows, &key) else {
         return match (head.opens(), slot.current == slot.previous) {
-            (true, _) => Ok((slot.current, Some(ingress::opening(packet, vip)))),
+            (true, _) => Ok((slot.current, Some(ingress::opening(packet, vip, Before::NOTHING)))),
             // Its entry is gone; every live flow of this slot is on `current`, so if it lives, it is there.
             (false, true) => Ok((slot.current, None)),
             (false, false) => Err(Reason::NoFlow),
@@ -70,7 +72,12 @@ pub(super) fn consult<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     if head.opens() {
         // A retransmitted SYN stays where the first went; after the end of its flow, it opens a new one.
         let index = if lives && !closing { index } else { slot.current };
-        return Ok((index, Some(ingress::opening(packet, vip))));
+        let before = entry.with(|flow| Before {
+            addr: flow.addr,
+            port_be: flow.port_be,
+            closing,
+        });
+        return Ok((index, Some(ingress::opening(packet, vip, before))));
     }
     if !lives {
         return Err(Reason::NoEndpoint);
@@ -78,10 +85,10 @@ pub(super) fn consult<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     if head.flags & (FIN | RST) != 0 {
         let twin = entry.with(|flow| key.twin_of_flow(flow));
         mark(&entry, head.flags, true);
-        if let Some(back) = tables.find(Table::Reverse, &twin) {
-            if back.with(|reverse| returns_to(reverse, &key)) {
-                mark(&back, head.flags, true);
-            }
+        if let Some(back) = tables.find(Table::Reverse, &twin)
+            && back.with(|reverse| returns_to(reverse, &key))
+        {
+            mark(&back, head.flags, true);
         }
     }
     Ok((index, None))
@@ -133,20 +140,7 @@ pub(super) fn open<T: Tables>(
         ports: FlowKey::ports(endpoint.port_be, key.src_port_be()),
         proto: key.proto,
     };
-    // Plain words with a value on every path, not an `Option`: an undefined word may come to share a register with a
-    // pointer, which the verifier refuses.
-    let mut before = Before {
-        addr: [0; 4],
-        port_be: 0,
-        closing: true,
-    };
-    if let Some(entry) = tables.find(Table::Flows, key) {
-        before = entry.with(|flow| Before {
-            addr: flow.addr,
-            port_be: flow.port_be,
-            closing: flow.closing(),
-        });
-    }
+    let before = &opening.before;
     let again = !before.closing && before.on(endpoint);
     let fresh = match tables.insert(Table::Reverse, &twin, &value) {
         Insert::Done => true,
@@ -164,7 +158,8 @@ pub(super) fn open<T: Tables>(
                 let half = held.with(|reverse| twin.twin_of_reverse(reverse));
                 tables.remove(Table::Flows, &half);
             }
-            if !(ours && again) && !tables.replace(Table::Reverse, &twin, &value) {
+            let kept = ours && again;
+            if !kept && !tables.replace(Table::Reverse, &twin, &value) {
                 return Err(Reason::TableFull);
             }
             false
@@ -190,14 +185,23 @@ pub(super) fn open<T: Tables>(
     Ok(())
 }
 
-/// What `FLOWS` held under a key before; port 0: nothing.
-struct Before {
+/// What `FLOWS` held under a key before. Plain words with a value on every path, not an `Option`: an undefined word may
+/// come to share a register with a pointer, which the verifier refuses.
+pub struct Before {
+    /// Address of the endpoint.
     addr: AddrWords,
+    /// Its port; 0: there was no entry.
     port_be: u16,
     closing: bool,
 }
 
 impl Before {
+    const NOTHING: Before = Before {
+        addr: [0; 4],
+        port_be: 0,
+        closing: true,
+    };
+
     #[inline(always)]
     fn on(&self, endpoint: &Endpoint) -> bool {
         self.addr == endpoint.addr && self.port_be == endpoint.port_be

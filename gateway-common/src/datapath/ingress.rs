@@ -4,7 +4,7 @@
 //! open or end a connection, and for every segment while the slot is unsettled. Order matters: nothing is recorded
 //! or written before the packet is certain to be sent.
 
-use super::flow::{self, Opening};
+use super::flow::{self, Before, Opening};
 use super::header::{FIN, RST, SYN};
 use super::rewrite::End;
 use super::{Head, Outcome, Packet, Tables, hash, ring_index};
@@ -72,11 +72,12 @@ fn forward<P: Packet, T: Tables, const V6: bool, const L3: usize>(
 
 /// What [`flow::open`] records of the client's side.
 #[inline(always)]
-pub(super) fn opening<P: Packet>(packet: &P, vip: u32) -> Opening {
+pub(super) fn opening<P: Packet>(packet: &P, vip: u32, before: Before) -> Opening {
     Opening {
         vip,
         ifindex: packet.ifindex(),
         macs: packet.get(0).map_or([0; 3], way_back),
+        before,
     }
 }
 

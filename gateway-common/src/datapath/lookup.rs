@@ -34,8 +34,8 @@ pub fn lookup<T: Tables>(tables: &T, key: &VipKey, ipv6: bool, dice: u32) -> Ste
             listener: 0,
         };
     }
-    let first = (dice & 0xffff) * workers >> 16;
-    let drawn = (dice >> 16) * workers >> 16;
+    let first = ((dice & 0xffff) * workers) >> 16;
+    let drawn = ((dice >> 16) * workers) >> 16;
     let second = if drawn != first {
         drawn
     } else if first + 1 < workers {

@@ -41,10 +41,10 @@ pub fn reverse<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     if head.flags & (FIN | RST) != 0 {
         let twin = entry.with(|flow| key.twin_of_reverse(flow));
         flow::mark(&entry, head.flags, false);
-        if let Some(there) = tables.find(Table::Flows, &twin) {
-            if there.with(|flow| flow.addr == key.src && flow.port_be == key.src_port_be()) {
-                flow::mark(&there, head.flags, false);
-            }
+        if let Some(there) = tables.find(Table::Flows, &twin)
+            && there.with(|flow| flow.addr == key.src && flow.port_be == key.src_port_be())
+        {
+            flow::mark(&there, head.flags, false);
         }
     }
     let written = entry.with(|flow| {
