@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod caps;
+pub mod classifier;
 pub mod clock;
 pub mod interfaces;
 pub mod neighbours;

@@ -110,13 +110,17 @@ impl Warden {
         self.links.keys().copied()
     }
 
-    /// Ids of the attached programs.
+    /// Ids of the loaded programs.
     pub fn program_ids(&self) -> Vec<u32> {
-        let facts = self
-            .links
-            .values()
-            .filter_map(|link| bpf::link_facts(link.as_fd()).ok());
-        facts.map(|(program, _)| program).collect()
+        let Some((_, programs)) = &self.kernel else {
+            return Vec::new();
+        };
+        let loaded = [&programs.tcx, &programs.xdp, &programs.lookup];
+        let ids = loaded
+            .into_iter()
+            .flatten()
+            .map(|program| bpf::program_id(program.as_fd()));
+        ids.filter_map(Result::ok).collect()
     }
 
     /// Hooks that an earlier process left pinned.
@@ -143,14 +147,14 @@ impl Warden {
 
     fn attach(&mut self, hook: Hook) -> Result<How, KernelError> {
         let on = match hook {
-            Hook::Tcx(index) | Hook::Xdp(index) => self.interface(index)?,
+            Hook::Tcx(index) | Hook::Clsact(index) | Hook::Xdp(index) => self.interface(index)?,
             Hook::Lookup => None,
         };
         let Some((pins, programs)) = &self.kernel else {
             return Err(KernelError::Failed("no eBPF object is loaded".into()));
         };
         let program = match hook {
-            Hook::Tcx(_) => &programs.tcx,
+            Hook::Tcx(_) | Hook::Clsact(_) => &programs.tcx,
             Hook::Xdp(_) => &programs.xdp,
             Hook::Lookup => &programs.lookup,
         };

@@ -9,8 +9,13 @@ use gateway_common::abi::{EndpointState, Reason, VipKey, VipMode};
 use gateway_core::lower::KernelTables;
 use gateway_core::lower::kernel::{EndpointEntry, RingSpec, VipEntry, marker_key};
 use gateway_core::reconcile::plan;
+use sluice::kernel::attach::{Hook, How};
+use sluice::kernel::load::{Ingress, load};
+use sluice::kernel::pins::Pins;
 use sluice::kernel::{Datapath, Kernel, KernelError, KernelOptions};
-use sluice::sys::{netns, sockets};
+use sluice::sys::netlink::Netlink;
+use sluice::sys::{classifier, interfaces, netns, sockets};
+use sluice::warden::{Answer, Request, Warden};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -352,6 +357,37 @@ fn a_draining_endpoint_without_flows_is_told_to_be_idle() {
         kernel.stop(false).unwrap();
     })
     .unwrap();
+}
+
+#[test]
+fn a_clsact_filter_is_put_replaced_found_and_removed() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    netns::within(&wires.namespace("g"), || {
+        let mut netlink = Netlink::open().unwrap();
+        let on = interfaces::by_name(&mut netlink, "c").unwrap().unwrap();
+        let hook = Hook::Clsact(on.index);
+        let pins = Pins::open(Path::new(&wires.pin_dir)).unwrap();
+        let (_maps, programs) = load(&pins, Ingress::Tcx).unwrap();
+        let mut warden = Warden::new(Some((pins, programs))).unwrap();
+        assert!(matches!(
+            warden.handle(Request::Attach(hook)),
+            Answer::Attached(How::Attached)
+        ));
+        let first = classifier::find(&mut netlink, on.index).unwrap();
+        assert_eq!(first, warden.program_ids().first().copied());
+        assert!(matches!(
+            warden.handle(Request::Attach(hook)),
+            Answer::Attached(How::Adopted)
+        ));
+        assert_eq!(warden.pinned_hooks().unwrap(), [hook]);
+        assert!(matches!(warden.handle(Request::RemoveAll), Answer::Done));
+        assert_eq!(classifier::find(&mut netlink, on.index).unwrap(), None);
+    })
+    .unwrap();
+    assert_eq!(traces(&wires), [] as [String; 0]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Programs attached by pinned links: to interfaces (TCX or XDP, ingress) and to the network namespace (`sk_lookup`).
+//! Before Linux 6.6 a clsact filter stands for TCX.
 //!
 //! A link that an earlier process left is adopted: its program is replaced in place, so that no packet and no
 //! connection sees a gap. An interface that carries someone else's XDP program is refused, with its name.
@@ -7,7 +8,8 @@ use super::KernelError;
 use super::bpf::{self, AttachType, Attached, Target};
 use super::pins::Pins;
 use crate::sys::interfaces::Interface;
-use crate::sys::netns;
+use crate::sys::netlink::Netlink;
+use crate::sys::{classifier, netns};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +23,9 @@ const XDP_NATIVE: u32 = 1 << 2;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Hook {
     Tcx(u32),
+    /// The same program as a filter of the clsact qdisc: before Linux 6.6. It has no link; the program is pinned, as
+    /// the mark of where it is.
+    Clsact(u32),
     Xdp(u32),
     Lookup,
 }
@@ -30,6 +35,7 @@ impl Hook {
     pub fn pin_name(self) -> String {
         match self {
             Hook::Tcx(index) => format!("tcx_{index}"),
+            Hook::Clsact(index) => format!("clsact_{index}"),
             Hook::Xdp(index) => format!("xdp_{index}"),
             Hook::Lookup => "sk_lookup".into(),
         }
@@ -44,6 +50,7 @@ impl Hook {
         let index = index.parse().ok()?;
         match kind {
             "tcx" => Some(Hook::Tcx(index)),
+            "clsact" => Some(Hook::Clsact(index)),
             "xdp" => Some(Hook::Xdp(index)),
             _ => None,
         }
@@ -70,6 +77,13 @@ pub fn attach(
     let name = hook.pin_name();
     let what = describe(hook, on);
     let failed = |doing: &str, error: &io::Error| KernelError::from_io(&format!("{doing} {what}"), error);
+    if let Hook::Clsact(index) = hook {
+        let how = put_filter(pins, &name, index, program).map_err(|error| failed("put a filter on", &error))?;
+        let program = program
+            .try_clone_to_owned()
+            .map_err(|error| failed("put a filter on", &error))?;
+        return Ok((program, how));
+    }
     if let Some(link) = pins
         .get(&name)
         .map_err(|error| failed("open the pinned link of", &error))?
@@ -88,6 +102,8 @@ pub fn attach(
             (link.map_err(|error| tcx_failed(&what, &error))?, How::Attached)
         }
         Hook::Xdp(index) => attach_xdp(program, index, on, &what)?,
+        // Has no link, and is done above.
+        Hook::Clsact(_) => return Err(KernelError::Failed(format!("no link goes to {what}"))),
         Hook::Lookup => {
             let namespace = netns::current().map_err(|error| failed("open", &error))?;
             let link = bpf::link(program, Target::Namespace(namespace.as_fd()), AttachType::SkLookup, 0);
@@ -101,6 +117,10 @@ pub fn attach(
 
 /// Detaches and unpins.
 pub fn detach(pins: &Pins, hook: Hook) -> io::Result<()> {
+    if let Hook::Clsact(index) = hook {
+        classifier::remove(&mut Netlink::open()?, index)?;
+        return pins.unpin(&hook.pin_name());
+    }
     if let Some(link) = pins.get(&hook.pin_name())? {
         // A link whose interface or namespace is gone is detached already.
         if let Err(error) = bpf::detach(link.as_fd())
@@ -113,6 +133,16 @@ pub fn detach(pins: &Pins, hook: Hook) -> io::Result<()> {
         }
     }
     pins.unpin(&hook.pin_name())
+}
+
+/// The filter goes in before the pin that marks it, so that a mark always has its filter, or had one.
+fn put_filter(pins: &Pins, name: &str, index: u32, program: BorrowedFd<'_>) -> io::Result<How> {
+    let mut netlink = Netlink::open()?;
+    let was = classifier::find(&mut netlink, index).unwrap_or(None).is_some();
+    classifier::put(&mut netlink, index, program)?;
+    pins.unpin(name)?;
+    pins.pin(program, name)?;
+    Ok(if was { How::Adopted } else { How::Attached })
 }
 
 fn attach_xdp(
@@ -156,14 +186,14 @@ fn still_on(link: BorrowedFd<'_>, hook: Hook) -> io::Result<bool> {
             index == interface
         }
         (Hook::Lookup, Attached::Namespace { inode }) => u64::from(inode) == netns::current()?.metadata()?.ino(),
-        (Hook::Tcx(_) | Hook::Xdp(_) | Hook::Lookup, _) => false,
+        (Hook::Tcx(_) | Hook::Clsact(_) | Hook::Xdp(_) | Hook::Lookup, _) => false,
     })
 }
 
 fn describe(hook: Hook, on: Option<&Interface>) -> String {
     let name = |index: u32| on.map_or_else(|| format!("interface {index}"), |interface| interface.name.clone());
     match hook {
-        Hook::Tcx(index) | Hook::Xdp(index) => name(index),
+        Hook::Tcx(index) | Hook::Clsact(index) | Hook::Xdp(index) => name(index),
         Hook::Lookup => "the network namespace".into(),
     }
 }
@@ -174,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_hook_is_found_again_by_its_pin() {
-        for hook in [Hook::Tcx(3), Hook::Xdp(17), Hook::Lookup] {
+        for hook in [Hook::Tcx(3), Hook::Clsact(4), Hook::Xdp(17), Hook::Lookup] {
             assert_eq!(Hook::of_pin(&hook.pin_name()), Some(hook));
         }
         assert_eq!(Hook::of_pin("VIPS"), None);

@@ -280,6 +280,14 @@ pub fn link_facts(link: BorrowedFd<'_>) -> io::Result<(u32, Attached)> {
     Ok((info[2], attached))
 }
 
+/// Id of a program.
+pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // `struct bpf_prog_info`: type, id, ...
+    let mut info = [0u32; 32];
+    read_info(program, &mut info)?;
+    Ok(info[1])
+}
+
 /// Facts of a map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MapFacts {

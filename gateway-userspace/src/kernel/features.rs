@@ -52,7 +52,7 @@ pub fn survey(pin_dir: &Path, named: &[String]) -> Vec<Fact> {
     let mut facts = vec![
         object(),
         bpf_fact(caps),
-        since("tcx", version, &release, TCX_SINCE, "TCX links"),
+        tcx(version, &release),
         since("sk_lookup", version, &release, LOOKUP_SINCE, "sk_lookup programs"),
         bpffs(pin_dir),
         low_ports(caps),
@@ -67,6 +67,11 @@ pub fn survey(pin_dir: &Path, named: &[String]) -> Vec<Fact> {
         facts.push(fact("pins", Standing::Works, detail));
     }
     facts
+}
+
+/// Whether the running kernel has TCX links.
+pub fn has_tcx() -> bool {
+    kernel_release().is_ok_and(|(version, _)| version >= TCX_SINCE)
 }
 
 /// The interfaces packets may come in on: those named, else every one that is up and speaks Ethernet.
@@ -140,6 +145,18 @@ fn since(name: &str, version: (u32, u32), release: &str, needed: (u32, u32), wha
         },
         detail,
     )
+}
+
+fn tcx(version: (u32, u32), release: &str) -> Fact {
+    let fact = since("tcx", version, release, TCX_SINCE, "TCX links");
+    match fact.standing {
+        Standing::Works => fact,
+        Standing::Limited | Standing::Lacks | Standing::NotPermitted => Fact {
+            standing: Standing::Limited,
+            detail: format!("{}: a clsact filter stands for them", fact.detail),
+            ..fact
+        },
+    }
 }
 
 fn bpffs(pin_dir: &Path) -> Fact {

@@ -1,5 +1,5 @@
 //! The pin directory: `<pin-dir>/v<PIN_VERSION>/`, in a bpffs. Maps lie there under their names, links as `tcx_<ifindex>`,
-//! `xdp_<ifindex>` and `sk_lookup` (bpffs allows no dots, and interface names may have some).
+//! `xdp_<ifindex>` and `sk_lookup`, a clsact filter's program as `clsact_<ifindex>` (bpffs allows no dots, and interface names may have some).
 //!
 //! One process at a time: the directory is locked while it is used, and the kernel drops the lock with the process.
 
@@ -87,9 +87,9 @@ pub fn versioned(base: &Path) -> PathBuf {
     base.join(format!("v{PIN_VERSION}"))
 }
 
-/// Whether a pin of this name is a link.
+/// Whether a pin of this name says where a program is attached.
 pub fn is_link(name: &str) -> bool {
-    name == "sk_lookup" || name.starts_with("tcx_") || name.starts_with("xdp_")
+    name == "sk_lookup" || ["tcx_", "clsact_", "xdp_"].iter().any(|kind| name.starts_with(kind))
 }
 
 /// Names of what is pinned below `base`, without opening or locking anything; empty if there is nothing.
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn links_are_told_from_maps_by_name() {
-        assert!(["tcx_3", "xdp_12", "sk_lookup"].into_iter().all(is_link));
+        assert!(["tcx_3", "clsact_4", "xdp_12", "sk_lookup"].into_iter().all(is_link));
         assert!(!["VIPS", "RINGS", "LOAD"].into_iter().any(is_link));
     }
 

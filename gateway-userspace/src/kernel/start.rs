@@ -209,6 +209,12 @@ impl Starting {
                 "the bpffs is this process's own (ip netns exec hides the host's): if it is killed, nothing is kept";
             attached.reasons.push(why.into());
         }
+        let tcx = features::has_tcx();
+        if !tcx && ingress != Ingress::None {
+            attached
+                .reasons
+                .push("a clsact filter stands for TCX, which needs Linux 6.6".into());
+        }
         let mut hooks = vec![Hook::Lookup];
         for interface in if ingress == Ingress::None {
             Vec::new()
@@ -216,10 +222,12 @@ impl Starting {
             choose(named)?
         } {
             // TCX first: a packet that XDP leaves must not meet the bare stack.
+            let index = interface.index;
+            let classifier = if tcx { Hook::Tcx(index) } else { Hook::Clsact(index) };
             let wanted: &[Hook] = match ingress {
                 Ingress::None => &[],
-                Ingress::Tcx => &[Hook::Tcx(interface.index)],
-                Ingress::Xdp => &[Hook::Tcx(interface.index), Hook::Xdp(interface.index)],
+                Ingress::Tcx => &[classifier],
+                Ingress::Xdp => &[classifier, Hook::Xdp(index)],
             };
             for hook in wanted {
                 let how = self.attach_one(*hook)?;

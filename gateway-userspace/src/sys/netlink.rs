@@ -51,6 +51,16 @@ impl Message {
         self.attribute(kind, &value.to_ne_bytes())
     }
 
+    /// Appends the attributes of `inner` as one nested attribute.
+    pub fn nest(self, kind: u16, inner: &Message) -> Self {
+        self.attribute(kind | libc::NLA_F_NESTED as u16, &inner.body)
+    }
+
+    /// Attributes alone, for [`Message::nest`].
+    pub fn attributes() -> Self {
+        Self::new(0, 0, &[])
+    }
+
     fn encode(&self, sequence: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + self.body.len());
         bytes.extend(((HEADER + self.body.len()) as u32).to_ne_bytes());
