@@ -4,7 +4,7 @@
 use crate::topology::VIPS;
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, SockMap};
-use aya::programs::{ProgramFd, SchedClassifier, SkLookup, TestRun, TestRunOptions, Xdp};
+use aya::programs::{SchedClassifier, SkLookup, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use gateway_common::abi::{Endpoint, Flow, FlowKey, NO_VIP, REASONS, RING_SLOTS, Reason, SOURCE_WORDS, Slot, VipKey};
 use gateway_common::twin::Twin;
@@ -117,7 +117,8 @@ impl Loaded {
             *word = u32::from(slot.current) | u32::from(slot.previous) << 16;
         }
         let mut inner: Array<MapData, Ring> = Array::create(1, 0)?;
-        inner.set(0, &*words, 0)?;
+        let words: &Ring = &words;
+        inner.set(0, words, 0)?;
         let mut rings: ArrayOfMaps<_, Array<MapData, Ring>> = self.map("RINGS")?.try_into()?;
         rings.set(vip, &inner, 0)?;
         Ok(())
@@ -154,11 +155,6 @@ impl Loaded {
     pub fn flows(&mut self, name: &str) -> Result<FlowTable> {
         let table: HashMap<_, [u32; 10], [u32; 12]> = self.map(name)?.try_into()?;
         Ok(table.iter().collect::<Result<_, _>>()?)
-    }
-
-    /// A loaded program's descriptor.
-    pub fn fd(&mut self, name: &str) -> Result<&ProgramFd> {
-        Ok(program(&mut self.object, name)?.fd()?)
     }
 
     /// Puts a worker's listening socket.

@@ -7,6 +7,7 @@
 //! `cargo test -p gateway-tests --test kernel [part of a name]`
 
 mod agree;
+mod budget;
 mod loaded;
 mod rows;
 mod topology;
@@ -21,13 +22,38 @@ use std::process::ExitCode;
 type Test = (&'static str, fn(&mut Loaded) -> Result<()>);
 
 const TESTS: &[Test] = &[
-    ("every row comes out as scapy built it", rows::every_row_comes_out_as_scapy_built_it),
-    ("kernel and twin agree on generated packets", agree::kernel_and_twin_agree),
-    ("full tables refuse new flows and harm no old ones", agree::full_tables_refuse_and_harm_nobody),
-    ("tcx carries tcp over ipv4 byte for byte", traffic::tcx_carries_tcp_over_ipv4),
-    ("tcx carries tcp over ipv6 byte for byte", traffic::tcx_carries_tcp_over_ipv6),
-    ("xdp carries tcp over ipv4 and ipv6 byte for byte", traffic::xdp_carries_tcp),
-    ("a connection to a vip reaches a worker and no stranger", traffic::steer_reaches_a_worker_and_no_stranger),
+    (
+        "every row comes out as scapy built it",
+        rows::every_row_comes_out_as_scapy_built_it,
+    ),
+    (
+        "kernel and twin agree on generated packets",
+        agree::kernel_and_twin_agree,
+    ),
+    (
+        "full tables refuse new flows and harm no old ones",
+        agree::full_tables_refuse_and_harm_nobody,
+    ),
+    (
+        "programs stay within their budget",
+        budget::programs_stay_within_their_budget,
+    ),
+    (
+        "tcx carries tcp over ipv4 byte for byte",
+        traffic::tcx_carries_tcp_over_ipv4,
+    ),
+    (
+        "tcx carries tcp over ipv6 byte for byte",
+        traffic::tcx_carries_tcp_over_ipv6,
+    ),
+    (
+        "xdp carries tcp over ipv4 and ipv6 byte for byte",
+        traffic::xdp_carries_tcp,
+    ),
+    (
+        "a connection to a vip reaches a worker and no stranger",
+        traffic::steer_reaches_a_worker_and_no_stranger,
+    ),
 ];
 
 /// Entries of each flow table in these tests.

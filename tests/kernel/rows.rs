@@ -152,7 +152,7 @@ fn parse(text: &str) -> Result<Vec<Row>> {
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>> {
-    ensure!(text.len() % 2 == 0, "half a byte");
+    ensure!(text.len().is_multiple_of(2), "half a byte");
     (0..text.len())
         .step_by(2)
         .map(|at| Ok(u8::from_str_radix(&text[at..at + 2], 16)?))
