@@ -43,7 +43,7 @@ pub struct Loaded {
 /// The object as `cargo xtask ebpf` leaves it.
 pub fn object_path() -> PathBuf {
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../gateway-ebpf/target/sluice.bpf.o");
-    std::env::var_os("SLUICE_BPF_OBJECT").map_or(built, PathBuf::from)
+    std::env::var_os("SLUICE_BPF").map_or(built, PathBuf::from)
 }
 
 impl Loaded {

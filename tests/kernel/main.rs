@@ -17,6 +17,7 @@ mod wire;
 use anyhow::Result;
 use loaded::Loaded;
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// A test on the shared object.
 type Test = (&'static str, fn(&mut Loaded) -> Result<()>);
@@ -60,45 +61,64 @@ const TESTS: &[Test] = &[
 const FLOWS: u32 = 4096;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        for (name, _) in TESTS {
-            println!("{name}: test");
-        }
+    let only = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'))
+        .unwrap_or_default();
+    let due: Vec<&Test> = TESTS.iter().filter(|(name, _)| name.contains(&only)).collect();
+    if std::env::args().any(|argument| argument == "--list") {
+        due.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let only = arguments.iter().find(|argument| !argument.starts_with('-'));
-    if !nix::unistd::geteuid().is_root() {
-        println!("kernel tests need root: loading programs takes CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN");
+    if let Some(why) = lacking() {
+        due.iter()
+            .for_each(|(name, _)| println!("test {name} ... ignored, {why}"));
+        println!(
+            "\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; 0 filtered out\n",
+            due.len()
+        );
         return if std::env::var_os("CI").is_some() {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
         };
     }
-    let mut loaded = match Loaded::new(FLOWS) {
-        Ok(loaded) => loaded,
+    let failed = match Loaded::new(FLOWS) {
+        Ok(mut loaded) => due.iter().filter(|test| !passes(test, &mut loaded)).count(),
         Err(error) => {
-            println!("kernel tests cannot start: {error:#}");
-            return ExitCode::FAILURE;
+            println!("the programs do not load: {error:#}");
+            due.len()
         }
     };
-    let mut failed = 0;
-    for (name, test) in TESTS
-        .iter()
-        .filter(|(name, _)| only.is_none_or(|only| name.contains(only.as_str())))
-    {
-        match test(&mut loaded) {
-            Ok(()) => println!("test {name} ... ok"),
-            Err(error) => {
-                failed += 1;
-                println!("test {name} ... FAILED\n    {error:#}");
-            }
-        }
-    }
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    let passed = due.len() - failed;
+    println!("\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out\n");
     if failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// Why these tests cannot run here.
+fn lacking() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root: loading programs takes CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN".into());
+    }
+    let object = loaded::object_path();
+    (!object.is_file()).then(|| format!("{} is not there: build it with `cargo xtask ebpf`", object.display()))
+}
+
+fn passes((name, test): &Test, loaded: &mut Loaded) -> bool {
+    let began = Instant::now();
+    match test(loaded) {
+        Ok(()) => {
+            println!("test {name} ... ok ({:.1} s)", began.elapsed().as_secs_f64());
+            true
+        }
+        Err(error) => {
+            println!("test {name} ... FAILED\n    {error:#}");
+            false
+        }
     }
 }
