@@ -348,3 +348,32 @@ async fn an_endpoint_that_fails_to_connect_is_passed_over() {
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(response.await.expect("a response").status(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_does_not_stop_the_upload() {
+    let rig = rig(&http1_config(1));
+    let mut endpoint = Endpoint::new(&rig, 1).await;
+    let mut client = peer::client(&rig).await;
+    const LEN: usize = 2 << 20;
+    let request = post("/").header("content-length", LEN).body(()).expect("valid");
+    let (response, mut body) = client.send_request(request, false).expect("sent");
+    body.send_data(Bytes::from_static(b"x"), false).expect("sent");
+    let mut upstream = endpoint.accept().await;
+    upstream.head().await.expect("a head");
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let mut response = response.await.expect("a response");
+    assert_eq!(peer::body(response.body_mut()).await.expect("whole").0, b"ok");
+    let read = tokio::spawn(async move {
+        let got = upstream.exactly(LEN).await.expect("all of it");
+        (upstream, got.len())
+    });
+    peer::send_all(&mut body, vec![b'x'; LEN - 1].into(), true)
+        .await
+        .expect("sent");
+    let (mut upstream, len) = read.await.expect("read");
+    assert_eq!(len, LEN);
+    let (again, _) = client.send_request(peer::get("/again"), true).expect("sent");
+    upstream.message().await.expect("the same connection");
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(again.await.expect("a response").status(), 200);
+}

@@ -108,7 +108,7 @@ impl<S: AsyncRead + Unpin> Text<S> {
         }
     }
 
-    async fn exactly(&mut self, len: usize) -> Option<Vec<u8>> {
+    pub async fn exactly(&mut self, len: usize) -> Option<Vec<u8>> {
         while self.read.len() < len {
             if !self.fill().await {
                 return None;
