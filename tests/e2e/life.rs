@@ -83,8 +83,8 @@ pub fn clean_exit(datapath: &str) -> Result<()> {
     let routes = || -> Result<String> {
         let mut text = String::new();
         for family in ["-4", "-6"] {
-            let mut command = Command::new("ip");
-            command.args(["-n", "sluice-gw", family, "route", "show", "table", "local"]);
+            let mut command = Command::new(sluice());
+            command.args(["lab", "exec", "sluice-gw", "--", "ip", family, "route", "show", "table", "local"]);
             text.push_str(&String::from_utf8_lossy(&run(command, Duration::from_secs(5))?.stdout));
         }
         Ok(text)

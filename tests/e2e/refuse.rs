@@ -7,6 +7,10 @@ use gateway_tests::shell::{repository, run, sluice};
 use std::process::Command;
 use std::time::Duration;
 
+/// Somebody else's XDP program: it passes everything.
+const FOREIGN: &str = "define i32 @foreign_guard(ptr %packet) section \"xdp\" {\n  ret i32 2\n}\n\
+                       @_license = global [4 x i8] c\"GPL\\00\", section \"license\"\n";
+
 fn gateway_in_lab(args: &[&str]) -> Result<(Option<i32>, String)> {
     let mut command = Command::new(sluice());
     command.args(["lab", "exec", "sluice-gw", "--", "timeout", "10"]).arg(sluice()).arg("run").args(args);
@@ -17,14 +21,16 @@ fn gateway_in_lab(args: &[&str]) -> Result<(Option<i32>, String)> {
 
 /// An XDP program someone else put on the interface stays, and the message names it.
 pub fn foreign_xdp(_datapath: &str) -> Result<()> {
-    let source = Lab::file("foreign.c");
+    let source = Lab::file("foreign.ll");
     let object = Lab::file("foreign.o");
-    std::fs::write(&source, "__attribute__((section(\"xdp\"), used)) int foreign_guard(void *ctx) { return 2; }\n")?;
-    let mut clang = Command::new("clang-22");
-    clang.args(["-target", "bpf", "-O2", "-g", "-c"]).arg(&source).arg("-o").arg(&object);
-    run(clang, Duration::from_secs(30))?;
-    let mut attach = Command::new("ip");
-    attach.args(["-n", "sluice-gw", "link", "set", "client", "xdp", "obj"]).arg(&object).args(["sec", "xdp"]);
+    std::fs::write(&source, FOREIGN)?;
+    // Of the LLVM that links our own programs.
+    let mut compiler = Command::new("/usr/lib/llvm-22/bin/llc");
+    compiler.args(["-march=bpf", "-filetype=obj"]).arg(&source).arg("-o").arg(&object);
+    run(compiler, Duration::from_secs(30))?;
+    let mut attach = Command::new(sluice());
+    attach.args(["lab", "exec", "sluice-gw", "--", "ip", "link", "set", "client", "xdp", "obj"]).arg(&object);
+    attach.args(["sec", "xdp"]);
     run(attach, Duration::from_secs(10))?;
     let config = Lab::file("quickstart.yaml").display().to_string();
     let pins = format!("--pin-dir={PINS}");

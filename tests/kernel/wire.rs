@@ -163,11 +163,9 @@ fn peer_script() -> String {
 }
 
 fn serve(name: &str, addr: &str) -> Result<Child> {
-    let mut server = Command::new("ip")
+    let mut server = Command::new("nsenter")
         .args([
-            "netns",
-            "exec",
-            name,
+            &format!("--net=/run/netns/{name}"),
             "python3",
             &peer_script(),
             "serve",
@@ -191,7 +189,7 @@ fn serve(name: &str, addr: &str) -> Result<Child> {
 
 /// Runs a command in a namespace; its output.
 pub fn inside(namespace: &str, command: &str) -> Result<String> {
-    run(&format!("ip netns exec {namespace} {command}"))
+    run(&format!("nsenter --net=/run/netns/{namespace} {command}"))
 }
 
 fn ip(command: &str) -> Result<String> {

@@ -1,6 +1,7 @@
 //! The namespaces and the wires between them, made with `ip` (iproute2).
 
 use super::{BACKENDS, CLIENT, GATEWAY};
+use crate::sys::netns;
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
@@ -38,7 +39,7 @@ pub fn up(wires: Wires) -> Result<()> {
     }
     if wires == Wires::Xdp {
         for namespace in std::iter::once(CLIENT).chain(BACKENDS.map(|backend| backend.namespace)) {
-            command("ip", &["netns", "exec", namespace, "ethtool", "-K", "eth0", "gro", "on", "tx", "off"])?;
+            command_in(namespace, "ethtool", &["-K", "eth0", "gro", "on", "tx", "off"])?;
         }
     }
     Ok(())
@@ -80,7 +81,12 @@ fn default_routes(namespace: &str, v4: &str, v6: &str) -> Result<()> {
 }
 
 fn ip_in(namespace: &str, args: &[&str]) -> Result<()> {
-    command("ip", &[&["-n", namespace], args].concat())
+    command_in(namespace, "ip", args)
+}
+
+/// Only the network namespace is entered: `ip -n` makes the mounts its own too, which a plain chroot refuses.
+fn command_in(namespace: &str, program: &str, args: &[&str]) -> Result<()> {
+    netns::within(namespace, || command(program, args))?.with_context(|| format!("in namespace {namespace}"))
 }
 
 fn command(program: &str, args: &[&str]) -> Result<()> {

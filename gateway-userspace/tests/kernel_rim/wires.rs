@@ -60,15 +60,15 @@ impl Wires {
         format!("{}-{side}", self.prefix)
     }
 
-    /// `ip -n <side> ...`
+    /// `ip ...` inside a side
     pub fn ip(&self, side: &str, args: &str) -> String {
-        run(&format!("ip -n {} {args}", self.namespace(side)))
+        run(&format!("nsenter --net=/run/netns/{} ip {args}", self.namespace(side)))
     }
 
     /// A command inside a side; its standard output, or `Err` with both outputs.
     pub fn exec(&self, side: &str, args: &[&str]) -> Result<String, String> {
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.namespace(side)])
+        let output = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.namespace(side)))
             .args(args)
             .output()
             .expect("ip is installed");
@@ -86,8 +86,9 @@ impl Wires {
             let dir = std::env::temp_dir().join(format!("{}-{side}", self.prefix));
             std::fs::create_dir_all(&dir).expect("temporary directory");
             std::fs::write(dir.join("who"), side).expect("temporary file");
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", &self.namespace(side), "python3", "-m", "http.server"]);
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{}", self.namespace(side)));
+            command.args(["python3", "-m", "http.server"]);
             command.args(["--bind", "::", "80", "--directory"]).arg(&dir);
             command.stdout(Stdio::null()).stderr(Stdio::null());
             self.servers.push(command.spawn().expect("python3 is installed"));
@@ -105,7 +106,7 @@ impl Wires {
     fn wire(&self, side: &str, v4: &str, v6: &str, host: u32, good_for: For) {
         let (gateway, far) = (self.namespace("g"), self.namespace(side));
         run(&format!(
-            "ip -n {gateway} link add {side} type veth peer name eth0 netns {far}"
+            "nsenter --net=/run/netns/{gateway} ip link add {side} type veth peer name eth0 netns {far}"
         ));
         self.ip("g", &format!("addr add {v4}.1/24 dev {side}"));
         self.ip("g", &format!("addr add {v6}::1/64 dev {side} nodad"));

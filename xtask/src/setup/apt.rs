@@ -108,6 +108,11 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
     },
     Package {
+        name: "bpftool",
+        proof: "bpftool",
+        need: Need::Test,
+    },
+    Package {
         name: "qemu-system-x86",
         proof: "qemu-system-x86_64",
         need: Need::Vm,
