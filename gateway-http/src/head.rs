@@ -105,8 +105,13 @@ impl FieldList {
                 .iter()
                 .position(|field| field.token() == Token::OTHER && self.name(field) == name)
         } else {
-            self.fields.iter().position(|field| field.token() == token)
+            self.place_of(token)
         }
+    }
+
+    /// The place of the first field of a known name.
+    pub fn place_of(&self, token: Token) -> Option<usize> {
+        self.fields.iter().position(|field| field.token() == token)
     }
 
     /// Appends a field; the name must be lower case, or the field is bad. What is longer than [`TEXT_BYTES_MAX`] is
@@ -119,7 +124,7 @@ impl FieldList {
 
     /// Appends a field of a known name.
     pub fn push_known(&mut self, token: Token, value: &[u8]) {
-        self.push(token.name(), value);
+        self.push_parts(token, &[value]);
     }
 
     /// Appends a field of a known name whose value lies in parts.
@@ -129,7 +134,7 @@ impl FieldList {
         for part in value {
             self.bytes.extend_from_slice(part);
         }
-        self.finish_literal(start, token.name().len(), None, false);
+        self.finish_literal(start, token.name().len(), Some((token, false)), false);
     }
 
     /// Appends a field as HTTP/1.1 writes it: the name is made lower case.
@@ -153,7 +158,7 @@ impl FieldList {
 
     /// Appends `:status` and its value, 100 to 999.
     pub fn push_status(&mut self, status: u16) {
-        self.push(Token::STATUS.name(), &decimal3(status));
+        self.push_known(Token::STATUS, &decimal3(status));
     }
 
     /// Puts a field before all others, as a pseudo-field must be (RFC 9113 8.3).
@@ -205,7 +210,11 @@ impl FieldList {
 
     /// [`FieldList::set`] for a known name.
     pub fn set_known(&mut self, token: Token, value: &[u8]) {
-        self.set(token.name(), value);
+        if self.place_of(token).is_none() {
+            self.push_known(token, value);
+        } else {
+            self.set(token.name(), value);
+        }
     }
 
     /// Removes all fields of a known name.

@@ -8,6 +8,7 @@ use super::http2::Http2;
 use super::out::Out;
 use super::timer::TimerId;
 use super::{Accepted, ConnId, DownstreamProtocol};
+use crate::head::{FieldList, Token};
 use crate::limits::Limits;
 use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::ir::UpstreamProtocol;
@@ -51,8 +52,8 @@ pub enum Role {
     Downstream {
         listener: ListenerId,
         tls: bool,
-        /// The peer's address as `x-forwarded-for` says it.
-        peer_text: PeerText,
+        /// What requests are told of the client: `x-forwarded-for` and `x-forwarded-proto`, made once.
+        stamp: FieldList,
     },
     Upstream {
         endpoint: EndpointId,
@@ -106,7 +107,7 @@ impl Connection {
         let role = Role::Downstream {
             listener: accepted.listener,
             tls: accepted.tls.is_some(),
-            peer_text: PeerText::new(accepted.peer.ip()),
+            stamp: stamp(accepted.peer.ip(), accepted.tls.is_some()),
         };
         Self::new(id, serial, role, codec, accepted.peer, accepted.local, now)
     }
@@ -207,31 +208,23 @@ impl Connection {
     }
 }
 
-/// An IP address as text, without allocation. IPv4-mapped addresses are IPv4.
-#[derive(Clone, Copy)]
-pub struct PeerText {
-    bytes: [u8; 45],
-    len: u8,
-}
-
-impl PeerText {
-    pub fn new(ip: IpAddr) -> Self {
-        let mut bytes = [0; 45];
-        let mut rest = &mut bytes[..];
-        // The longest textual address has 45 bytes (RFC 4291 2.2 with an embedded IPv4).
-        let _ = write!(rest, "{}", ip.to_canonical());
-        let len = 45 - rest.len() as u8;
-        Self { bytes, len }
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len as usize]
-    }
+/// The client's address and scheme as fields. IPv4-mapped addresses are IPv4.
+fn stamp(ip: IpAddr, tls: bool) -> FieldList {
+    // The longest textual address has 45 bytes (RFC 4291 2.2 with an embedded IPv4).
+    let mut text = [0; 45];
+    let mut rest = &mut text[..];
+    let _ = write!(rest, "{}", ip.to_canonical());
+    let len = 45 - rest.len();
+    let mut stamp = FieldList::new();
+    stamp.push_known(Token::X_FORWARDED_FOR, &text[..len]);
+    stamp.push_known(Token::X_FORWARDED_PROTO, if tls { b"https" } else { b"http" });
+    stamp
 }
 
 #[cfg(test)]
 mod tests {
-    use super::PeerText;
+    use super::stamp;
+    use crate::head::Token;
 
     #[test]
     fn addresses_are_written_as_clients_know_them() {
@@ -244,7 +237,9 @@ mod tests {
                 "1111:2222:3333:4444:5555:6666:7777:8888",
             ),
         ] {
-            assert_eq!(PeerText::new(ip.parse().unwrap()).as_bytes(), text.as_bytes());
+            let stamp = stamp(ip.parse().unwrap(), true);
+            assert_eq!(stamp.get(Token::X_FORWARDED_FOR), Some(text.as_bytes()));
+            assert_eq!(stamp.get(Token::X_FORWARDED_PROTO), Some(&b"https"[..]));
         }
     }
 }

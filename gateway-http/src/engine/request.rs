@@ -116,29 +116,28 @@ impl Engine {
 
     /// What the endpoint is told of the client; the same on every attempt.
     fn complete_for_upstream(&mut self, c: &Connection, index: u32) {
-        let Role::Downstream { tls, peer_text, .. } = &c.role else {
+        let Role::Downstream { stamp, .. } = &c.role else {
             return;
         };
         let head = &mut self.streams[index].head;
-        match head.find(Token::X_FORWARDED_FOR).copied() {
-            None => head.push_known(Token::X_FORWARDED_FOR, peer_text.as_bytes()),
-            Some(_) => {
+        for field in stamp.fields() {
+            let token = field.token();
+            if head.find(token).is_none() {
+                head.push_copy(field, stamp.name_value(field));
+            } else if token == Token::X_FORWARDED_FOR {
                 self.text.clear();
-                for field in head
-                    .fields()
-                    .iter()
-                    .filter(|field| field.token() == Token::X_FORWARDED_FOR)
-                {
-                    self.text.extend_from_slice(head.value(field));
+                for before in head.fields().iter().filter(|before| before.token() == token) {
+                    self.text.extend_from_slice(head.value(before));
                     self.text.extend_from_slice(b", ");
                 }
-                self.text.extend_from_slice(peer_text.as_bytes());
-                head.set_known(Token::X_FORWARDED_FOR, &self.text);
+                self.text.extend_from_slice(stamp.value(field));
+                head.set_known(token, &self.text);
+            } else {
+                head.set_known(token, stamp.value(field));
             }
         }
-        head.set_known(Token::X_FORWARDED_PROTO, if *tls { b"https" } else { b"http" });
         // Upstream is not TLS, whatever came in (RFC 9113 8.3.1).
-        if let Some(place) = head.position(b":scheme")
+        if let Some(place) = head.place_of(Token::SCHEME)
             && head.value(&head.fields()[place]) != b"http"
         {
             head.set_value(place, b"http");
@@ -155,11 +154,13 @@ impl Engine {
             (Method::Connect, _) | (_, None) => return Err(Fault::BadRequest),
             (_, Some(target)) => target,
         };
-        let known = head
-            .get(Token::AUTHORITY)
-            .is_some_and(|text| authority::normalise_host(text, &mut self.host));
-        if !known {
-            return Err(Fault::BadRequest);
+        let authority = head.get(Token::AUTHORITY).unwrap_or_default();
+        if authority != self.authority || authority.is_empty() {
+            self.authority.clear();
+            if !authority::normalise_host(authority, &mut self.host) {
+                return Err(Fault::BadRequest);
+            }
+            self.authority.extend_from_slice(authority);
         }
         match path::normalise(target, &mut self.text) {
             Normal::AsIs => {}

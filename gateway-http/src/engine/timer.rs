@@ -260,7 +260,7 @@ mod tests {
         };
         let mut now = 7_000_000_u64;
         let mut live: Vec<Option<(u64, TimerId)>> = Vec::new();
-        for _ in 0..20_000 {
+        for _ in 0..3000 {
             for _ in 0..next(3) {
                 let span = [2_000_000, 50_000_000, 3_000_000_000, 900_000_000_000][next(4) as usize];
                 let at = now + next(span);
