@@ -6,6 +6,7 @@ use super::{Engine, at};
 use crate::grpc;
 use crate::head::FieldList;
 use crate::head::facts::ResponseFacts;
+use gateway_core::fault::Fault;
 
 impl Engine {
     /// A checked response head, interim or final, came on `c`.
@@ -19,6 +20,11 @@ impl Engine {
     ) {
         if facts.is_interim() {
             return self.send_response_head(c, index, fields, true, false);
+        }
+        // An endpoint that was told the deadline answers in words of its own when it passes (`CANCELLED`, say). The
+        // deadline is the gateway's to keep, also when its timer is a tick behind the endpoint's.
+        if self.streams[index].deadline.is_some_and(|deadline| self.now >= deadline) {
+            return self.fail(c, index, Fault::DeadlineExceeded);
         }
         let stream = &mut self.streams[index];
         let length = facts.body_length(stream.method);
