@@ -23,18 +23,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// `sluice.bpf.o` in `OUT_DIR`, empty when there is no object; `SLUICE_BPF_HASH` is its FNV-1a hash, or `none`.
 fn embed_bpf_object(out: &Path) -> Result<(), Box<dyn Error>> {
-    // A path that does not exist is rerun every time by cargo; its folder is watched instead.
-    println!("cargo:rerun-if-changed=../gateway-ebpf/src");
-    if Path::new("../gateway-ebpf/target").is_dir() {
-        println!("cargo:rerun-if-changed=../gateway-ebpf/target");
-    }
     let object = if Path::new(BPF_OBJECT).is_file() {
         println!("cargo:rerun-if-changed={BPF_OBJECT}");
         fs::read(BPF_OBJECT)?
     } else {
+        // Watching a path that is not there would build this crate every time; when the object comes, its crate's
+        // folder changes.
+        println!("cargo:rerun-if-changed=../gateway-ebpf");
         Vec::new()
     };
-    let hash = if object.is_empty() { "none".to_owned() } else { format!("{:016x}", fnv1a(&object)) };
+    let hash = if object.is_empty() {
+        "none".to_owned()
+    } else {
+        format!("{:016x}", fnv1a(&object))
+    };
     println!("cargo:rustc-env=SLUICE_BPF_HASH={hash}");
     fs::write(out.join("sluice.bpf.o"), object)?;
     Ok(())
@@ -45,7 +47,9 @@ fn compile_demo_service(out: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ECHO_PROTO}");
     let descriptors = protox::compile([ECHO_PROTO], [PROTO_ROOT])?;
     fs::write(out.join("sluice.demo.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".sluice.demo.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".sluice.demo.v1")
+        .compile_fds(descriptors)?;
     Ok(())
 }
 
@@ -71,5 +75,7 @@ fn describe_source() {
 
 /// FNV-1a, 64 bits: names an object, guards nothing.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
