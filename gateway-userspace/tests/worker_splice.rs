@@ -376,3 +376,68 @@ fn what_is_not_tls_is_turned_away_and_so_is_silence() {
     assert!(matches!(silent.read(&mut [0]), Ok(0) | Err(_)));
     gateway.expect_refused(Refusal::Silent, 1);
 }
+
+#[test]
+fn every_address_of_both_families_is_served_by_one_listener() {
+    let endpoint = serve(|mut stream| stream.write_all(b"hi").unwrap());
+    let (mut ir, bind) = relay_ir(&[endpoint]);
+    let (_, mut listener) = ir.listeners.pop_first().unwrap();
+    listener.bind.addr = None;
+    ir.listeners.insert(listener.bind, listener);
+    let _gateway = Gateway::start(&ir, options());
+    for address in ["127.0.0.1", "127.0.0.2", "::1"] {
+        let addr = SocketAddr::new(address.parse().unwrap(), bind.port());
+        assert_eq!(read_all(&mut connect(addr)), b"hi", "{addr}");
+    }
+}
+
+#[test]
+fn a_listener_that_leaves_is_closed_and_one_that_cannot_be_had_is_reported() {
+    let endpoint = serve(|mut stream| stream.write_all(b"hi").unwrap());
+    let (old, new) = (free_addr(), free_addr());
+    let services = || vec![service("it", &[endpoint])];
+    let mut gateway = Gateway::start(&ir(vec![relay(old, "it")], services()), options());
+    assert_eq!(read_all(&mut connect(old)), b"hi");
+    gateway.publish(&ir(vec![relay(new, "it")], services()));
+    assert_eq!(read_all(&mut connect(new)), b"hi");
+    gateway.report();
+    assert_eq!(
+        TcpStream::connect(old).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let _holder = std::net::TcpListener::bind(taken).unwrap();
+    let stranger = gateway_core::ir::Bind::tcp("192.0.2.123:80".parse().unwrap());
+    let failed = gateway.workers.listen(&[
+        gateway_core::ir::Bind::tcp(new),
+        gateway_core::ir::Bind::tcp(taken),
+        stranger,
+    ]);
+    assert_eq!(failed.len(), 2);
+    assert!(failed[&gateway_core::ir::Bind::tcp(taken)].contains("another process listens there"));
+    assert!(failed[&stranger].contains("the address is on no interface"));
+    assert_eq!(read_all(&mut connect(new)), b"hi");
+}
+
+#[test]
+fn two_workers_share_a_listener() {
+    let endpoint = serve(|mut stream| stream.write_all(b"hi").unwrap());
+    let (ir, bind) = relay_ir(&[endpoint]);
+    let mut options = options();
+    options.workers = 2;
+    let gateway = Gateway::start(&ir, options);
+    for _ in 0..64 {
+        assert_eq!(read_all(&mut connect(bind)), b"hi");
+    }
+    let reports = gateway.workers.inspect(false, support::PATIENCE);
+    let counts: Vec<_> = reports
+        .iter()
+        .map(|report| report.relays.listeners[0].connections_total)
+        .collect();
+    assert_eq!(counts.iter().sum::<u64>(), 64);
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}

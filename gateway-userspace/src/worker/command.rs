@@ -1,7 +1,7 @@
 //! How the rest of the process talks to a worker: a bounded queue of commands and a waker.
 
-use crate::telemetry::report::Report;
 use super::tls::TlsPlans;
+use crate::telemetry::report::Report;
 use gateway_core::ir::Bind;
 use gateway_core::snapshot::Snapshot;
 use std::io;
@@ -35,6 +35,9 @@ pub enum Command {
     CloseLookup,
     /// End now.
     Stop,
+    /// Fail as a bug would.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The sending end.

@@ -9,7 +9,7 @@
 //! the connections of one worker, not the process. More than [`PANICS_PER_MINUTE_MAX`] in a minute end the worker,
 //! because a gateway that only crashes must be seen to.
 
-use super::accept::{self, Acceptors};
+use super::accept::{self, Acceptors, BACKLOG};
 use super::command::{self, COMMANDS_PER_TURN, Command};
 use super::http::HttpPlane;
 use super::slab::Key;
@@ -40,6 +40,8 @@ pub const EVENTS_MAX: usize = 1024;
 pub const REPOLLS_MAX: usize = 2;
 /// Timers looked at in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;
+/// Goes at the queue of a listening socket that is to be closed.
+pub const LAST_ACCEPTS_MAX: usize = BACKLOG as usize / accept::ACCEPTS_PER_TURN;
 /// A worker that panics more often than this ends.
 pub const PANICS_PER_MINUTE_MAX: u32 = 30;
 
@@ -160,7 +162,8 @@ impl Worker {
         self.context.timers.clear();
         self.http = HttpPlane::new(engine_config(self.number, &self.context), &self.context);
         self.splice = SplicePlane::new(self.number, self.context.options.relay.pipes_max);
-        // An edge may have been eaten by the turn that failed.
+        // Edges may have been eaten by the turn that failed.
+        self.context.timers.wake(self.context.now, Source::Mailbox);
         self.accepting = self.acceptors.keys(true);
         self.accepting.extend(self.acceptors.keys(false));
         if self.context.draining {
@@ -299,7 +302,7 @@ impl Worker {
                 Source::Http(key) => self.http.timeout(key, &mut self.context),
                 Source::RelayDown(key) | Source::RelayUp(key) => self.splice.timeout(key, &mut self.context),
                 Source::Listener(key) => self.note(key),
-                Source::Mailbox => {}
+                Source::Mailbox => self.obey(),
             }
         }
     }
@@ -339,6 +342,8 @@ impl Worker {
                         self.acceptors.close(key);
                     }
                 }
+                #[cfg(test)]
+                Command::Panic => panic!("as a bug would"),
                 Command::Stop => {
                     self.log.flush();
                     self.stopped = true;
@@ -369,7 +374,11 @@ impl Worker {
     /// Serves what waits in their queues first: the kernel would reset it.
     fn close_listeners(&mut self, keys: Vec<Key>) {
         for key in keys {
-            self.accept_from(key);
+            for _ in 0..LAST_ACCEPTS_MAX {
+                if self.accept_from(key) != accept::Turn::More {
+                    break;
+                }
+            }
             self.acceptors.close(key);
         }
     }
@@ -415,5 +424,63 @@ fn engine_config(number: u16, context: &Context) -> EngineConfig {
         limits: context.options.limits.clone(),
         worker: number,
         request_id_seed: context.request_id_seed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::telemetry::access_log::{AccessLogOptions, Format};
+    use crate::worker::{Command, WorkerOptions, Workers};
+    use gateway_core::fault::Refusal;
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    fn start() -> Workers {
+        let access_log = AccessLogOptions {
+            format: Format::Off,
+            ..AccessLogOptions::default()
+        };
+        Workers::start(WorkerOptions {
+            access_log,
+            ..WorkerOptions::default()
+        })
+        .unwrap()
+    }
+
+    /// Connects to a lookup socket directly: it is no listener's address, so the worker closes it and counts.
+    fn poke(workers: &Workers) {
+        let mut stream = TcpStream::connect(workers.lookup_sockets()[0].addr).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert!(matches!(stream.read(&mut [0]), Ok(0)));
+    }
+
+    #[test]
+    fn a_worker_goes_on_after_a_panic_and_counts_it() {
+        let workers = start();
+        poke(&workers);
+        workers.tell(|| Command::Panic);
+        poke(&workers);
+        let report = workers.inspect(true, Duration::from_secs(10)).remove(0);
+        assert_eq!(
+            (report.turns.panics_total, report.refusals.of(Refusal::NoListener)),
+            (1, 2)
+        );
+    }
+
+    #[test]
+    fn a_worker_that_panics_without_end_stops_and_says_so() {
+        let workers = start();
+        assert!(workers.is_alive());
+        for _ in 0..=super::PANICS_PER_MINUTE_MAX {
+            workers.tell(|| Command::Panic);
+        }
+        for _ in 0..1000 {
+            if !workers.is_alive() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it goes on");
     }
 }
