@@ -43,6 +43,8 @@ pub enum Event {
     KernelIs(KernelTables),
     /// No live kernel flow names these endpoint indexes any more, and they have been draining for a whole sweep.
     EndpointsIdle(Vec<u16>),
+    /// At most closing flows name these draining endpoint indexes: the end of the process would cut nothing of theirs.
+    EndpointsQuiet(Vec<u16>),
     /// Time passed: some times a second.
     Tick,
     /// SIGTERM. The second one ends at once.
@@ -151,6 +153,7 @@ impl ControlState {
                 Vec::new()
             }
             Event::EndpointsIdle(indexes) => self.idle(&indexes),
+            Event::EndpointsQuiet(indexes) => self.quiet(&indexes),
             Event::Tick => self.tick(now),
             Event::Drain => self.drain(now),
             Event::WorkersIdle => {
@@ -291,15 +294,20 @@ impl ControlState {
             released |= self.indexes.release(*index);
         }
         if let Phase::Draining { .. } = self.phase {
-            for index in indexes {
-                self.tables.endpoints.remove(index);
-            }
-            return self.end_of_drain();
+            return self.quiet(indexes);
         }
         if released {
             return self.write_tables().into_iter().collect();
         }
         Vec::new()
+    }
+
+    fn quiet(&mut self, indexes: &[u16]) -> Vec<Effect> {
+        let Phase::Draining { .. } = self.phase else { return Vec::new() };
+        for index in indexes {
+            self.tables.endpoints.remove(index);
+        }
+        self.end_of_drain()
     }
 
     fn tick(&mut self, now: Moment) -> Vec<Effect> {

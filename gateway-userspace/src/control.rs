@@ -31,7 +31,7 @@ pub enum Message {
     /// SIGINT: end at once.
     Stop,
     /// From the sweep of the kernel's flow table.
-    EndpointsIdle(Vec<u16>),
+    EndpointsIdle(crate::kernel::flows::Idle),
 }
 
 /// Everything the loop works with.
@@ -94,7 +94,9 @@ impl Control {
                     info!("draining: no new connections, {} live", self.workers.live());
                     self.handle(Event::Drain)
                 }
-                Ok(Message::EndpointsIdle(indexes)) => self.handle(Event::EndpointsIdle(indexes)),
+                Ok(Message::EndpointsIdle(idle)) => {
+                    self.handle(Event::EndpointsQuiet(idle.quiet)) || self.handle(Event::EndpointsIdle(idle.unnamed))
+                }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => true,
                 Err(RecvTimeoutError::Timeout) => self.tick(),
             };

@@ -73,8 +73,8 @@ pub struct KernelOptions {
     pub pin_dir: PathBuf,
     /// Replies of endpoints behind a gateway are declared to come back through this host.
     pub return_path_gateway: bool,
-    /// Called (from the sweep's thread) with endpoint indexes that drain and have no live flow.
-    pub on_idle: Box<dyn Fn(Vec<u16>) + Send>,
+    /// Called (from the sweep's thread) with endpoint indexes that drain and have no open flow.
+    pub on_idle: Box<dyn Fn(flows::Idle) + Send>,
 }
 
 /// Why the kernel plane did not start, or did not do what it was told.

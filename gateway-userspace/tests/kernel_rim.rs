@@ -53,7 +53,7 @@ fn options(pin_dir: &str, datapath: Datapath) -> (KernelOptions, Receiver<Vec<u1
         interfaces,
         pin_dir: pin_dir.into(),
         return_path_gateway: false,
-        on_idle: Box::new(move |indexes| drop(sender.send(indexes))),
+        on_idle: Box::new(move |idle| drop(sender.send(idle.unnamed))),
     };
     (options, idle)
 }

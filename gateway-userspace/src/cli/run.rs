@@ -135,7 +135,7 @@ fn start_kernel(args: &RunArgs, sender: &SyncSender<Message>) -> Result<Kernel, 
         interfaces: args.interface.clone(),
         pin_dir: args.pin_dir.clone(),
         return_path_gateway: args.return_path.is_some(),
-        on_idle: Box::new(move |indexes| drop(idle.try_send(Message::EndpointsIdle(indexes)))),
+        on_idle: Box::new(move |endpoints| drop(idle.try_send(Message::EndpointsIdle(endpoints)))),
     };
     Kernel::start(options).map_err(|error| {
         let code = match &error {

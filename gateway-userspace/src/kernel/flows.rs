@@ -48,7 +48,7 @@ pub struct Sweep {
     pub maps: Arc<Maps>,
     pub writer: Arc<Mutex<Writer>>,
     pub loads: Arc<Mutex<Vec<Arc<AtomicU32>>>>,
-    pub on_idle: Box<dyn Fn(Vec<u16>) + Send>,
+    pub on_idle: Box<dyn Fn(Idle) + Send>,
 }
 
 /// What wakes the sweep before its time.
@@ -57,6 +57,15 @@ pub enum Wake {
     /// The maps were changed.
     Soon,
     Stop,
+}
+
+/// Endpoint indexes that drain and no open flow names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// No flow names them at all: they may be given to another endpoint.
+    pub unnamed: Vec<u16>,
+    /// At most flows that are closing name them: nobody would notice if they went.
+    pub quiet: Vec<u16>,
 }
 
 impl Sweep {
@@ -169,6 +178,7 @@ impl Sweep {
         let mut over = Vec::new();
         let mut entries = 0;
         let mut held: BTreeSet<u16> = BTreeSet::new();
+        let mut open: BTreeSet<u16> = BTreeSet::new();
         let mut live: BTreeMap<u32, Vec<(u32, u16)>> = pending.rings.keys().map(|id| (*id, Vec::new())).collect();
         self.maps.flows.walk(|key, flow| {
             entries += 1;
@@ -178,6 +188,9 @@ impl Sweep {
             }
             // Removed only below, and only if it still is over: until then it counts.
             held.insert(flow.endpoint);
+            if !flow.closing() && twin.is_some_and(|twin| !twin.closing()) {
+                open.insert(flow.endpoint);
+            }
             if let Some(slots) = live.get_mut(&flow.vip) {
                 slots.push((ring_index(hash(key)), flow.endpoint));
             }
@@ -194,8 +207,9 @@ impl Sweep {
             .copied()
             .filter(|index| !held.contains(index))
             .collect();
-        if !idle.is_empty() {
-            (self.on_idle)(idle);
+        let quiet: Vec<u16> = pending.draining.iter().copied().filter(|index| !open.contains(index)).collect();
+        if !quiet.is_empty() {
+            (self.on_idle)(Idle { unnamed: idle, quiet });
         }
         Ok(entries)
     }

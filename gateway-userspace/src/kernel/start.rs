@@ -318,7 +318,7 @@ impl Active {
         maps: load::Maps,
         attached: Attached,
         ingress: Ingress,
-        on_idle: Box<dyn Fn(Vec<u16>) + Send>,
+        on_idle: Box<dyn Fn(super::flows::Idle) + Send>,
     ) -> Result<Self, KernelError> {
         let maps = Arc::new(maps);
         let netlink = Netlink::open().map_err(|error| KernelError::from_io("open a netlink socket", &error))?;
