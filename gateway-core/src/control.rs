@@ -303,7 +303,9 @@ impl ControlState {
     }
 
     fn quiet(&mut self, indexes: &[u16]) -> Vec<Effect> {
-        let Phase::Draining { .. } = self.phase else { return Vec::new() };
+        let Phase::Draining { .. } = self.phase else {
+            return Vec::new();
+        };
         for index in indexes {
             self.tables.endpoints.remove(index);
         }

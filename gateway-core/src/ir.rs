@@ -60,7 +60,11 @@ pub struct Bind {
 impl Bind {
     /// TCP on one address.
     pub fn tcp(addr: SocketAddr) -> Self {
-        Self { addr: Some(addr.ip()), port: addr.port(), transport: Transport::Tcp }
+        Self {
+            addr: Some(addr.ip()),
+            port: addr.port(),
+            transport: Transport::Tcp,
+        }
     }
 }
 
@@ -121,7 +125,10 @@ pub struct Certificate {
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate").field("chain", &self.chain.len()).field("key", &self.key).finish()
+        f.debug_struct("Certificate")
+            .field("chain", &self.chain.len())
+            .field("key", &self.key)
+            .finish()
     }
 }
 

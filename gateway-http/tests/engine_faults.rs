@@ -172,10 +172,7 @@ async fn without_any_endpoint_the_answer_is_503_or_unavailable() {
     let (response, _) = client.send_request(call("/echo.Echo/Unary"), true).unwrap();
     let response = response.await.unwrap();
     assert_eq!(
-        (
-            response.status().as_u16(),
-            response.headers()["grpc-status"].as_bytes()
-        ),
+        (response.status().as_u16(), response.headers()["grpc-status"].as_bytes()),
         (200, &b"14"[..])
     );
     assert_eq!(rig.done(2).await[1].grpc_status, Some(14));

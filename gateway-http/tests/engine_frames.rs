@@ -505,6 +505,9 @@ async fn a_broken_off_stream_gives_its_connections_window_back() {
                 }
             }
         }
-        assert!(to_endpoint > -1_048_576 && to_client > -1_048_576, "stream {stream}: {to_endpoint} {to_client}");
+        assert!(
+            to_endpoint > -1_048_576 && to_client > -1_048_576,
+            "stream {stream}: {to_endpoint} {to_client}"
+        );
     }
 }

@@ -277,7 +277,10 @@ async fn interim_responses_pass_and_100_lets_the_body_go() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_http_at_all_is_closed_without_a_word() {
-    for bytes in ["\x16\x03\x01\x00\x05hello\r\n\r\n", "INVALID CONNECTION PREFACE\r\n\r\n"] {
+    for bytes in [
+        "\x16\x03\x01\x00\x05hello\r\n\r\n",
+        "INVALID CONNECTION PREFACE\r\n\r\n",
+    ] {
         let (rig, mut client, _endpoint) = setup().await;
         client.send(bytes).await;
         assert!(client.is_closed().await);

@@ -79,7 +79,11 @@ impl Control {
     /// Applies what the maps hold from an earlier process, then the first configuration.
     pub fn begin(&mut self) {
         if let Some(tables) = self.kernel.adopted() {
-            info!(vips = tables.vips.len(), endpoints = tables.endpoints.len(), "adopted the maps of an earlier process");
+            info!(
+                vips = tables.vips.len(),
+                endpoints = tables.endpoints.len(),
+                "adopted the maps of an earlier process"
+            );
             self.handle(Event::Adopted(tables));
         }
         self.reload();
@@ -171,14 +175,20 @@ impl Control {
     }
 
     fn probe(&self, endpoints: &[SocketAddr]) -> gateway_core::control::Reach {
-        endpoints.iter().map(|endpoint| (*endpoint, self.kernel.reach(*endpoint))).collect()
+        endpoints
+            .iter()
+            .map(|endpoint| (*endpoint, self.kernel.reach(*endpoint)))
+            .collect()
     }
 
     fn tell_admin(&self) {
         let ir = self.state.served().cloned().unwrap_or_default();
         let mut unprogrammed = self.unlistened.clone();
         for bind in self.state.left_out() {
-            unprogrammed.insert(*bind, "more listeners than the kernel tables hold: remove some".to_owned());
+            unprogrammed.insert(
+                *bind,
+                "more listeners than the kernel tables hold: remove some".to_owned(),
+            );
         }
         for bind in ir.listeners.keys() {
             if let Some(why) = bind.addr.and_then(|addr| self.unlocal.get(&addr)) {
@@ -186,7 +196,10 @@ impl Control {
             }
         }
         let told = self.admin.published();
-        for (bind, why) in unprogrammed.iter().filter(|(bind, _)| !told.unprogrammed.contains_key(bind)) {
+        for (bind, why) in unprogrammed
+            .iter()
+            .filter(|(bind, _)| !told.unprogrammed.contains_key(bind))
+        {
             warn!("listener {bind} is not served: {why}");
         }
         self.admin.publish(Published {

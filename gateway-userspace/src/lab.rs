@@ -34,10 +34,30 @@ pub const CLIENT: &str = "sluice-client";
 pub const GATEWAY: &str = "sluice-gw";
 /// The backends: name, namespace, IPv4 and IPv6 address.
 pub const BACKENDS: [Backend; 4] = [
-    Backend { name: "be1", namespace: "sluice-be1", v4: "198.18.2.11", v6: "2001:2:0:2::11" },
-    Backend { name: "be2", namespace: "sluice-be2", v4: "198.18.2.12", v6: "2001:2:0:2::12" },
-    Backend { name: "be3", namespace: "sluice-be3", v4: "198.18.2.13", v6: "2001:2:0:2::13" },
-    Backend { name: "be4", namespace: "sluice-be4", v4: "198.18.2.14", v6: "2001:2:0:2::14" },
+    Backend {
+        name: "be1",
+        namespace: "sluice-be1",
+        v4: "198.18.2.11",
+        v6: "2001:2:0:2::11",
+    },
+    Backend {
+        name: "be2",
+        namespace: "sluice-be2",
+        v4: "198.18.2.12",
+        v6: "2001:2:0:2::12",
+    },
+    Backend {
+        name: "be3",
+        namespace: "sluice-be3",
+        v4: "198.18.2.13",
+        v6: "2001:2:0:2::13",
+    },
+    Backend {
+        name: "be4",
+        namespace: "sluice-be4",
+        v4: "198.18.2.14",
+        v6: "2001:2:0:2::14",
+    },
 ];
 /// The virtual addresses.
 pub const VIP_V4: &str = "198.18.0.10";

@@ -14,10 +14,10 @@ pub mod tls;
 pub mod token;
 mod turn;
 
-pub use accept::LookupSocket;
 pub use crate::sys::clock::Clock;
-pub use command::Command;
 pub use crate::telemetry::report::Report;
+pub use accept::LookupSocket;
+pub use command::Command;
 pub use tls::TlsProblem;
 
 use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogger};

@@ -17,10 +17,17 @@ struct Streams {
 
 impl Streams {
     fn open(target: &str, count: &str, seconds: &str, connections: bool) -> Result<Self> {
-        let script = repository().join("tests/e2e/clients/streams.py").canonicalize()?.display().to_string();
+        let script = repository()
+            .join("tests/e2e/clients/streams.py")
+            .canonicalize()?
+            .display()
+            .to_string();
         let mut args = vec![script.as_str(), target, count, seconds];
         args.extend(connections.then_some("connections"));
-        let mut child = in_client(python(), &args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut child = in_client(python(), &args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let output = BufReader::new(child.stdout.take().context("stdout is piped")?);
         let mut streams = Self { child, output };
         let mut line = String::new();
@@ -93,7 +100,10 @@ fn without_endpoint(document: &str, name: &str) -> String {
 
 /// `SLUICE_CHANGE_SECONDS` of ten changes a second (20 for the acceptance run).
 pub fn under_load(datapath: &str) -> Result<()> {
-    let seconds: u64 = std::env::var("SLUICE_CHANGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let seconds: u64 = std::env::var("SLUICE_CHANGE_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(5);
     let gateway = Gateway::start(datapath)?;
     let length = (seconds + 12).to_string();
     let l7 = Streams::open("198.18.0.10:50052", "200", &length, false)?;
@@ -104,16 +114,30 @@ pub fn under_load(datapath: &str) -> Result<()> {
     while began.elapsed() < Duration::from_secs(seconds) {
         gateway.configure(&variant(number)?)?;
         number += 1;
-        std::thread::sleep((began + Duration::from_millis(100 * u64::from(number))).saturating_duration_since(Instant::now()));
+        std::thread::sleep(
+            (began + Duration::from_millis(100 * u64::from(number))).saturating_duration_since(Instant::now()),
+        );
     }
     let applied = gateway.revision()? - before;
     for (plane, streams) in [("L7", l7), ("L4", l4)] {
         let result = streams.finish()?;
-        ensure!(result["failed"] == 0 && result["moved"] == 0, "{plane}: {result} after {applied} revisions\n{}", log_tail());
-        ensure!(result["messages"].as_u64().unwrap_or(0) >= 200 * seconds, "{plane}: {result}");
+        ensure!(
+            result["failed"] == 0 && result["moved"] == 0,
+            "{plane}: {result} after {applied} revisions\n{}",
+            log_tail()
+        );
+        ensure!(
+            result["messages"].as_u64().unwrap_or(0) >= 200 * seconds,
+            "{plane}: {result}"
+        );
     }
-    ensure!(applied >= u64::from(number) * 9 / 10, "{applied} of {number} changes became revisions");
-    println!("     {datapath}: {number} changes, {applied} revisions, 200 L7 streams and 200 L4 flows: none failed, none moved");
+    ensure!(
+        applied >= u64::from(number) * 9 / 10,
+        "{applied} of {number} changes became revisions"
+    );
+    println!(
+        "     {datapath}: {number} changes, {applied} revisions, 200 L7 streams and 200 L4 flows: none failed, none moved"
+    );
     Ok(())
 }
 
@@ -121,12 +145,22 @@ pub fn broken(datapath: &str) -> Result<()> {
     let gateway = Gateway::start(datapath)?;
     let good = std::fs::read_to_string(Lab::file("quickstart.yaml"))?;
     let call = || {
-        let script = repository().join("tests/e2e/clients/interop.py").canonicalize()?.display().to_string();
+        let script = repository()
+            .join("tests/e2e/clients/interop.py")
+            .canonicalize()?
+            .display()
+            .to_string();
         client_text(python(), &[&script, "198.18.0.10:50052"], Duration::from_secs(60)).with_context(log_tail)
     };
     let rows = [
-        ("a syntax error in one document", good.replacen("kind: GRPCRoute", "kind: [GRPCRoute", 1)),
-        ("a field of the wrong type", good.replacen("port: 50052", "port: many", 1)),
+        (
+            "a syntax error in one document",
+            good.replacen("kind: GRPCRoute", "kind: [GRPCRoute", 1),
+        ),
+        (
+            "a field of the wrong type",
+            good.replacen("port: 50052", "port: many", 1),
+        ),
         ("an empty file", String::new()),
     ];
     for (what, yaml) in rows {
@@ -137,7 +171,9 @@ pub fn broken(datapath: &str) -> Result<()> {
             wait_for(&format!("{what} is reported"), Duration::from_secs(5), || {
                 let status = gateway.json("/api/v1/status")?;
                 let lines = status["diagnostics"].as_array().cloned().unwrap_or_default();
-                Ok(lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains("test.yaml:"))))
+                Ok(lines
+                    .iter()
+                    .any(|line| line.as_str().is_some_and(|line| line.contains("test.yaml:"))))
             })?;
             call().with_context(|| format!("{what}: traffic goes on"))?;
         }
@@ -155,12 +191,19 @@ pub fn fast(datapath: &str) -> Result<()> {
         let began = Instant::now();
         gateway.configure(&text)?;
         while gateway.revision()? == before {
-            ensure!(began.elapsed() < Duration::from_secs(2), "change {number} was not applied\n{}", log_tail());
+            ensure!(
+                began.elapsed() < Duration::from_secs(2),
+                "change {number} was not applied\n{}",
+                log_tail()
+            );
         }
         times.push(began.elapsed());
     }
     times.sort();
-    println!("     file to revision: median {:?}, worst {:?} (each includes asking by curl)", times[5], times[9]);
+    println!(
+        "     file to revision: median {:?}, worst {:?} (each includes asking by curl)",
+        times[5], times[9]
+    );
     // Speed is measured, not asserted to the millisecond: this catches a path that waits where it must not.
     ensure!(times[5] < Duration::from_millis(500), "{times:?}");
     Ok(())

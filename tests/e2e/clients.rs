@@ -9,7 +9,11 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn interop(target: &str, ca: Option<&str>) -> Result<()> {
-    let script = repository().join("tests/e2e/clients/interop.py").canonicalize()?.display().to_string();
+    let script = repository()
+        .join("tests/e2e/clients/interop.py")
+        .canonicalize()?
+        .display()
+        .to_string();
     let mut args = vec![script.as_str(), target];
     args.extend(ca);
     client_text(python(), &args, LIMIT).with_context(log_tail).map(drop)
@@ -50,14 +54,37 @@ pub fn curl(datapath: &str) -> Result<()> {
     let data = format!("@{}", body.display());
     for (options, origin, version) in rows {
         let url = format!("{origin}/sluice.demo.v1.Echo/Say");
-        let mut args = vec!["-sS", "-m", "10", "-o", "/dev/null", "-D", "-", "-w", "version=%{http_version} bytes=%{size_download}"];
-        args.extend(["-H", "content-type: application/grpc", "-H", "te: trailers", "--data-binary", &data]);
+        let mut args = vec![
+            "-sS",
+            "-m",
+            "10",
+            "-o",
+            "/dev/null",
+            "-D",
+            "-",
+            "-w",
+            "version=%{http_version} bytes=%{size_download}",
+        ];
+        args.extend([
+            "-H",
+            "content-type: application/grpc",
+            "-H",
+            "te: trailers",
+            "--data-binary",
+            &data,
+        ]);
         args.extend(options);
         args.push(&url);
         let text = client_text("curl", &args, Duration::from_secs(20)).with_context(log_tail)?;
         ensure!(text.contains(" 200"), "{options:?} {url}: {text}");
-        ensure!(text.contains(&format!("version={version} ")), "{options:?} {url}: {text}");
-        ensure!(text.to_lowercase().contains("x-endpoint: be"), "{options:?} {url}: {text}");
+        ensure!(
+            text.contains(&format!("version={version} ")),
+            "{options:?} {url}: {text}"
+        );
+        ensure!(
+            text.to_lowercase().contains("x-endpoint: be"),
+            "{options:?} {url}: {text}"
+        );
         ensure!(!text.ends_with("bytes=0"), "{options:?} {url}: {text}");
     }
     Ok(())
@@ -69,11 +96,25 @@ pub fn h2load(datapath: &str) -> Result<()> {
     std::fs::write(&body, [0, 0, 0, 0, 7, 0x0a, 5, b'h', b'e', b'l', b'l', b'o'])?;
     let data = body.display().to_string();
     let args = [
-        "-n", "20000", "-c", "10", "-m", "10", "-d", &data, "-H", "content-type: application/grpc", "-H", "te: trailers",
+        "-n",
+        "20000",
+        "-c",
+        "10",
+        "-m",
+        "10",
+        "-d",
+        &data,
+        "-H",
+        "content-type: application/grpc",
+        "-H",
+        "te: trailers",
         "http://198.18.0.10:50052/sluice.demo.v1.Echo/Say",
     ];
     let text = client_text("h2load", &args, LIMIT).with_context(log_tail)?;
-    ensure!(text.contains("20000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
+    ensure!(
+        text.contains("20000 succeeded, 0 failed, 0 errored, 0 timeout"),
+        "{text}"
+    );
     ensure!(text.contains("20000 2xx"), "{text}");
     Ok(())
 }

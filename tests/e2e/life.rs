@@ -11,7 +11,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn script() -> Result<String> {
-    Ok(repository().join("tests/e2e/clients/streams.py").canonicalize()?.display().to_string())
+    Ok(repository()
+        .join("tests/e2e/clients/streams.py")
+        .canonicalize()?
+        .display()
+        .to_string())
 }
 
 pub fn adoption(datapath: &str) -> Result<()> {
@@ -29,7 +33,16 @@ pub fn adoption(datapath: &str) -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     let began = Instant::now();
     let gateway = Gateway::start(datapath)?;
-    let call = ["lab", "load", "--target", "198.18.0.10:50052", "--requests", "1", "--concurrency", "1"];
+    let call = [
+        "lab",
+        "load",
+        "--target",
+        "198.18.0.10:50052",
+        "--requests",
+        "1",
+        "--concurrency",
+        "1",
+    ];
     let text = client_text(sluice(), &call, Duration::from_secs(10)).with_context(log_tail)?;
     let first_call = began.elapsed();
     ensure!(text.contains("\"failed\":0"), "{text}");
@@ -37,7 +50,11 @@ pub fn adoption(datapath: &str) -> Result<()> {
     output.read_to_string(&mut rest)?;
     client.wait()?;
     let result: Value = serde_json::from_str(rest.trim()).with_context(|| rest.clone())?;
-    ensure!(result["failed"] == 0 && result["moved"] == 0, "{result}\n{}", log_tail());
+    ensure!(
+        result["failed"] == 0 && result["moved"] == 0,
+        "{result}\n{}",
+        log_tail()
+    );
     println!(
         "     {datapath}: 50 flows lived through SIGKILL; ready again in {:?}, first L7 call answered after {first_call:?} (client start included)",
         gateway.started_in
@@ -48,8 +65,22 @@ pub fn adoption(datapath: &str) -> Result<()> {
 
 pub fn dead_endpoint(datapath: &str) -> Result<()> {
     let _gateway = Gateway::start(datapath)?;
-    let args = ["lab", "load", "--target", "198.18.0.10:50052", "--requests", "20000", "--connections", "4", "--concurrency", "4"];
-    let load = in_client(sluice(), &args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let args = [
+        "lab",
+        "load",
+        "--target",
+        "198.18.0.10:50052",
+        "--requests",
+        "20000",
+        "--connections",
+        "4",
+        "--concurrency",
+        "4",
+    ];
+    let load = in_client(sluice(), &args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     std::thread::sleep(Duration::from_millis(400));
     Lab::kill_backend("be2")?;
     let output = load.wait_with_output()?;
@@ -63,8 +94,10 @@ pub fn dead_endpoint(datapath: &str) -> Result<()> {
 pub fn drain(datapath: &str) -> Result<()> {
     let gateway = Gateway::start(datapath)?;
     let script = script()?;
-    let mut client =
-        in_client(python(), &[&script, "198.18.0.10:50052", "20", "4"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut client = in_client(python(), &[&script, "198.18.0.10:50052", "20", "4"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut output = BufReader::new(client.stdout.take().context("stdout is piped")?);
     let mut line = String::new();
     output.read_line(&mut line)?;
@@ -84,15 +117,34 @@ pub fn clean_exit(datapath: &str) -> Result<()> {
         let mut text = String::new();
         for family in ["-4", "-6"] {
             let mut command = Command::new(sluice());
-            command.args(["lab", "exec", "sluice-gw", "--", "ip", family, "route", "show", "table", "local"]);
+            command.args([
+                "lab",
+                "exec",
+                "sluice-gw",
+                "--",
+                "ip",
+                family,
+                "route",
+                "show",
+                "table",
+                "local",
+            ]);
             text.push_str(&String::from_utf8_lossy(&run(command, Duration::from_secs(5))?.stdout));
         }
         Ok(text)
     };
     let ours = |text: &str| text.contains("198.18.0.10") || text.contains("2001:2::a");
     let gateway = Gateway::start(datapath)?;
-    ensure!(routes()?.contains("198.18.0.10"), "the VIP is local while the gateway runs: {}", routes()?);
-    ensure!(routes()?.contains("2001:2::a"), "the IPv6 VIP is local while the gateway runs: {}", routes()?);
+    ensure!(
+        routes()?.contains("198.18.0.10"),
+        "the VIP is local while the gateway runs: {}",
+        routes()?
+    );
+    ensure!(
+        routes()?.contains("2001:2::a"),
+        "the IPv6 VIP is local while the gateway runs: {}",
+        routes()?
+    );
     let status = gateway.stop(Duration::from_secs(10))?;
     ensure!(status.success(), "{status}\n{}", log_tail());
     ensure!(!ours(&routes()?), "the VIPs are local no more: {}", routes()?);
@@ -100,6 +152,9 @@ pub fn clean_exit(datapath: &str) -> Result<()> {
     let mut inside = Command::new(sluice());
     inside.args(["lab", "exec", "sluice-gw", "--", "bpftool", "-j", "net", "show"]);
     let shown = String::from_utf8_lossy(&run(inside, Duration::from_secs(5))?.stdout).into_owned();
-    ensure!(!shown.contains("xdp_ingress") && !shown.contains("tc_ingress"), "programs are detached: {shown}");
+    ensure!(
+        !shown.contains("xdp_ingress") && !shown.contains("tc_ingress"),
+        "programs are detached: {shown}"
+    );
     Ok(())
 }

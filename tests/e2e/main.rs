@@ -12,45 +12,140 @@ use gateway_tests::rows::{ALL, ANY, Lacks, PACKETS, Row, run};
 use std::process::ExitCode;
 
 const ROWS: &[Row] = &[
-    Row { name: "grpcio makes every kind of call through L7", datapaths: ALL, run: clients::grpcio_l7 },
-    Row { name: "grpcio makes every kind of call through L4", datapaths: ALL, run: clients::grpcio_l4 },
-    Row { name: "grpcio makes every kind of call over TLS", datapaths: &["off", "tcx"], run: clients::grpcio_tls },
-    Row { name: "curl speaks HTTP/1.1, HTTP/2 and TLS to the VIP", datapaths: ALL, run: clients::curl },
-    Row { name: "h2load finishes every request", datapaths: &["off", "lookup"], run: clients::h2load },
-    Row { name: "one connection is one endpoint on L4 and every endpoint on L7", datapaths: ALL, run: planes::fairness },
-    Row { name: "packets of a kernel listener stay in the kernel", datapaths: PACKETS, run: planes::packets_stay },
-    Row { name: "the admin shows each connection on its plane", datapaths: ALL, run: planes::seen },
-    Row { name: "bulk transfers arrive byte for byte", datapaths: ALL, run: planes::bulk },
-    Row { name: "a change of routes, weights and endpoints cuts nothing", datapaths: &["off", "tcx", "xdp"], run: change::under_load },
-    Row { name: "a broken file keeps what was good and is reported", datapaths: ANY, run: change::broken },
-    Row { name: "a change is served within 50 ms", datapaths: ANY, run: change::fast },
-    Row { name: "a killed gateway leaves its flows alive and is adopted", datapaths: PACKETS, run: life::adoption },
-    Row { name: "a dead endpoint costs no more than what it had in flight", datapaths: &["off", "tcx"], run: life::dead_endpoint },
-    Row { name: "a drain lets streams end and refuses new connections", datapaths: &["off", "tcx"], run: life::drain },
-    Row { name: "a clean exit leaves nothing behind", datapaths: ALL, run: life::clean_exit },
-    Row { name: "a foreign XDP program is refused by name", datapaths: &["xdp"], run: refuse::foreign_xdp },
-    Row { name: "without privilege the datapath is off and says why", datapaths: ANY, run: refuse::unprivileged },
+    Row {
+        name: "grpcio makes every kind of call through L7",
+        datapaths: ALL,
+        run: clients::grpcio_l7,
+    },
+    Row {
+        name: "grpcio makes every kind of call through L4",
+        datapaths: ALL,
+        run: clients::grpcio_l4,
+    },
+    Row {
+        name: "grpcio makes every kind of call over TLS",
+        datapaths: &["off", "tcx"],
+        run: clients::grpcio_tls,
+    },
+    Row {
+        name: "curl speaks HTTP/1.1, HTTP/2 and TLS to the VIP",
+        datapaths: ALL,
+        run: clients::curl,
+    },
+    Row {
+        name: "h2load finishes every request",
+        datapaths: &["off", "lookup"],
+        run: clients::h2load,
+    },
+    Row {
+        name: "one connection is one endpoint on L4 and every endpoint on L7",
+        datapaths: ALL,
+        run: planes::fairness,
+    },
+    Row {
+        name: "packets of a kernel listener stay in the kernel",
+        datapaths: PACKETS,
+        run: planes::packets_stay,
+    },
+    Row {
+        name: "the admin shows each connection on its plane",
+        datapaths: ALL,
+        run: planes::seen,
+    },
+    Row {
+        name: "bulk transfers arrive byte for byte",
+        datapaths: ALL,
+        run: planes::bulk,
+    },
+    Row {
+        name: "a change of routes, weights and endpoints cuts nothing",
+        datapaths: &["off", "tcx", "xdp"],
+        run: change::under_load,
+    },
+    Row {
+        name: "a broken file keeps what was good and is reported",
+        datapaths: ANY,
+        run: change::broken,
+    },
+    Row {
+        name: "a change is served within 50 ms",
+        datapaths: ANY,
+        run: change::fast,
+    },
+    Row {
+        name: "a killed gateway leaves its flows alive and is adopted",
+        datapaths: PACKETS,
+        run: life::adoption,
+    },
+    Row {
+        name: "a dead endpoint costs no more than what it had in flight",
+        datapaths: &["off", "tcx"],
+        run: life::dead_endpoint,
+    },
+    Row {
+        name: "a drain lets streams end and refuses new connections",
+        datapaths: &["off", "tcx"],
+        run: life::drain,
+    },
+    Row {
+        name: "a clean exit leaves nothing behind",
+        datapaths: ALL,
+        run: life::clean_exit,
+    },
+    Row {
+        name: "a foreign XDP program is refused by name",
+        datapaths: &["xdp"],
+        run: refuse::foreign_xdp,
+    },
+    Row {
+        name: "without privilege the datapath is off and says why",
+        datapaths: ANY,
+        run: refuse::unprivileged,
+    },
 ];
 
 fn main() -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
-        println!("these tests make network namespaces and load eBPF programs: run them as root (sudo -E cargo xtask test)");
-        println!("test result: ok. 0 passed; 0 failed; {} ignored; 0 measured; 0 filtered out", ROWS.len());
-        return if std::env::var_os("CI").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        println!(
+            "these tests make network namespaces and load eBPF programs: run them as root (sudo -E cargo xtask test)"
+        );
+        println!(
+            "test result: ok. 0 passed; 0 failed; {} ignored; 0 measured; 0 filtered out",
+            ROWS.len()
+        );
+        return if std::env::var_os("CI").is_some() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        };
     }
-    if run(ROWS, &lacks()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if run(ROWS, &lacks()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// What this kernel cannot do, from `sluice doctor`.
 fn lacks() -> Lacks {
     let mut lacks = Lacks::new();
-    let output = std::process::Command::new(gateway_tests::shell::sluice()).args(["doctor", "-o", "json"]).output();
-    let doctor: serde_json::Value =
-        output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default();
+    let output = std::process::Command::new(gateway_tests::shell::sluice())
+        .args(["doctor", "-o", "json"])
+        .output();
+    let doctor: serde_json::Value = output
+        .ok()
+        .and_then(|output| serde_json::from_slice(&output.stdout).ok())
+        .unwrap_or_default();
     for datapath in ["lookup", "tcx", "xdp"] {
-        if let Some(why) = doctor["datapaths"][datapath]["why"].as_str().filter(|why| !why.is_empty()) {
+        if let Some(why) = doctor["datapaths"][datapath]["why"]
+            .as_str()
+            .filter(|why| !why.is_empty())
+        {
             // A machine that is told to be able to must not skip in silence.
-            assert!(std::env::var_os("SLUICE_DEMAND_DATAPATHS").is_none(), "{datapath}: {why}");
+            assert!(
+                std::env::var_os("SLUICE_DEMAND_DATAPATHS").is_none(),
+                "{datapath}: {why}"
+            );
             lacks.insert(datapath, why.to_owned());
         }
     }

@@ -13,7 +13,11 @@ const FOREIGN: &str = "define i32 @foreign_guard(ptr %packet) section \"xdp\" {\
 
 fn gateway_in_lab(args: &[&str]) -> Result<(Option<i32>, String)> {
     let mut command = Command::new(sluice());
-    command.args(["lab", "exec", "sluice-gw", "--", "timeout", "10"]).arg(sluice()).arg("run").args(args);
+    command
+        .args(["lab", "exec", "sluice-gw", "--", "timeout", "10"])
+        .arg(sluice())
+        .arg("run")
+        .args(args);
     let output = command.output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
@@ -26,15 +30,39 @@ pub fn foreign_xdp(_datapath: &str) -> Result<()> {
     std::fs::write(&source, FOREIGN)?;
     // Of the LLVM that links our own programs.
     let mut compiler = Command::new("/usr/lib/llvm-22/bin/llc");
-    compiler.args(["-march=bpf", "-filetype=obj"]).arg(&source).arg("-o").arg(&object);
+    compiler
+        .args(["-march=bpf", "-filetype=obj"])
+        .arg(&source)
+        .arg("-o")
+        .arg(&object);
     run(compiler, Duration::from_secs(30))?;
     let mut attach = Command::new(sluice());
-    attach.args(["lab", "exec", "sluice-gw", "--", "ip", "link", "set", "client", "xdp", "obj"]).arg(&object);
+    attach
+        .args([
+            "lab",
+            "exec",
+            "sluice-gw",
+            "--",
+            "ip",
+            "link",
+            "set",
+            "client",
+            "xdp",
+            "obj",
+        ])
+        .arg(&object);
     attach.args(["sec", "xdp"]);
     run(attach, Duration::from_secs(10))?;
     let config = Lab::file("quickstart.yaml").display().to_string();
     let pins = format!("--pin-dir={PINS}");
-    let args = ["-f", &config, "--datapath=xdp", "--interface=client", "--admin=none", &pins];
+    let args = [
+        "-f",
+        &config,
+        "--datapath=xdp",
+        "--interface=client",
+        "--admin=none",
+        &pins,
+    ];
     let (code, text) = gateway_in_lab(&args)?;
     ensure!(code == Some(69), "exit {code:?}: {text}");
     ensure!(text.contains("foreign_guard") && text.contains("client"), "{text}");
@@ -50,8 +78,21 @@ pub fn unprivileged(_datapath: &str) -> Result<()> {
     std::fs::copy(sluice(), &binary)?;
     let as_nobody = |args: &[&str]| -> Result<(Option<i32>, String)> {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "timeout", "-s", "INT", "3"]);
-        command.arg(&binary).args(["run", "--admin=none", "-f"]).arg(&copy).args(args);
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--bounding-set=-all",
+            "timeout",
+            "-s",
+            "INT",
+            "3",
+        ]);
+        command
+            .arg(&binary)
+            .args(["run", "--admin=none", "-f"])
+            .arg(&copy)
+            .args(args);
         let output = command.output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
@@ -60,8 +101,21 @@ pub fn unprivileged(_datapath: &str) -> Result<()> {
     let automatic = as_nobody(&["--datapath=auto"])?;
     let _ = std::fs::remove_file(&copy);
     let _ = std::fs::remove_file(&binary);
-    ensure!(matches!(demanded.0, Some(69 | 77)), "demanded: exit {:?}: {}", demanded.0, demanded.1);
-    ensure!(automatic.1.contains("ready listeners=0") && automatic.1.contains("datapath=off"), "{}", automatic.1);
-    ensure!(automatic.1.contains("198.18.0.10"), "what is not served is named: {}", automatic.1);
+    ensure!(
+        matches!(demanded.0, Some(69 | 77)),
+        "demanded: exit {:?}: {}",
+        demanded.0,
+        demanded.1
+    );
+    ensure!(
+        automatic.1.contains("ready listeners=0") && automatic.1.contains("datapath=off"),
+        "{}",
+        automatic.1
+    );
+    ensure!(
+        automatic.1.contains("198.18.0.10"),
+        "what is not served is named: {}",
+        automatic.1
+    );
     Ok(())
 }

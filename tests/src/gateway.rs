@@ -37,14 +37,33 @@ impl Gateway {
         let _ = std::fs::remove_file(&admin);
         let log = File::create(Lab::file("test-gateway.log"))?;
         let mut command = Command::new(sluice());
-        command.args(["lab", "exec", "sluice-gw", "--"]).arg(sluice()).arg("run");
+        command
+            .args(["lab", "exec", "sluice-gw", "--"])
+            .arg(sluice())
+            .arg("run");
         command.arg("-f").arg(&config).arg("-f").arg(Lab::file("lab-tls.yaml"));
-        command.arg(format!("--datapath={datapath}")).arg(format!("--pin-dir={PINS}"));
-        command.arg(format!("--admin=unix:{}", admin.display())).arg("--set=accessLog=off");
-        command.args(INTERFACES.map(|name| format!("--interface={name}"))).args(more);
+        command
+            .arg(format!("--datapath={datapath}"))
+            .arg(format!("--pin-dir={PINS}"));
+        command
+            .arg(format!("--admin=unix:{}", admin.display()))
+            .arg("--set=accessLog=off");
+        command
+            .args(INTERFACES.map(|name| format!("--interface={name}")))
+            .args(more);
         let began = Instant::now();
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("start sluice")?;
-        let mut gateway = Self { child, config, admin, started_in: Duration::ZERO };
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start sluice")?;
+        let mut gateway = Self {
+            child,
+            config,
+            admin,
+            started_in: Duration::ZERO,
+        };
         let ready = wait_for("the gateway is ready", Duration::from_secs(20), || {
             if let Some(status) = gateway.child.try_wait()? {
                 bail!("the gateway ended with {status}");
@@ -59,7 +78,10 @@ impl Gateway {
     /// Body of a GET from its admin, by curl.
     pub fn get(&self, path: &str) -> Result<String> {
         let mut command = Command::new("curl");
-        command.args(["-sSf", "-m", "5", "--unix-socket"]).arg(&self.admin).arg(format!("http://localhost{path}"));
+        command
+            .args(["-sSf", "-m", "5", "--unix-socket"])
+            .arg(&self.admin)
+            .arg(format!("http://localhost{path}"));
         let output = command.output().context("run curl")?;
         if !output.status.success() {
             bail!("GET {path}: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -75,7 +97,9 @@ impl Gateway {
     pub fn verdicts(&self, bind: &str, reason: &str) -> Result<u64> {
         let kernel = self.json("/api/v1/kernel")?;
         let rows = kernel["counters"].as_array().cloned().unwrap_or_default();
-        let row = rows.iter().find(|row| row["listener"] == bind && row["reason"] == reason);
+        let row = rows
+            .iter()
+            .find(|row| row["listener"] == bind && row["reason"] == reason);
         Ok(row.and_then(|row| row["packets"].as_u64()).unwrap_or(0))
     }
 
@@ -121,7 +145,9 @@ impl Drop for Gateway {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             // Asked first, so that pins and links go; a test that needs a crash calls `kill`.
             let _ = self.signal(nix::sys::signal::Signal::SIGINT);
-            let gone = wait_for("the gateway ends", Duration::from_secs(5), || Ok(self.child.try_wait()?.is_some()));
+            let gone = wait_for("the gateway ends", Duration::from_secs(5), || {
+                Ok(self.child.try_wait()?.is_some())
+            });
             if gone.is_err() {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
@@ -140,5 +166,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 pub fn log_tail() -> String {
     let text = std::fs::read_to_string(Lab::file("test-gateway.log")).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    format!("log of the gateway:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
+    format!(
+        "log of the gateway:\n{}",
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    )
 }

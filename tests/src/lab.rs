@@ -30,7 +30,9 @@ impl Lab {
 
     /// Ends one backend at once, as a crash would.
     pub fn kill_backend(name: &str) -> Result<()> {
-        let pid = std::fs::read_to_string(Self::file(&format!("{name}.pid")))?.trim().parse()?;
+        let pid = std::fs::read_to_string(Self::file(&format!("{name}.pid")))?
+            .trim()
+            .parse()?;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
         Ok(())
     }

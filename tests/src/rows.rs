@@ -25,7 +25,10 @@ pub type Lacks = BTreeMap<&'static str, String>;
 
 /// Runs the rows whose name contains the first free argument; returns whether all passed.
 pub fn run(rows: &[Row], lacks: &Lacks) -> bool {
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let filter = std::env::args()
+        .skip(1)
+        .find(|arg| !arg.starts_with('-'))
+        .unwrap_or_default();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut failures = Vec::new();
     for datapath in ALL {
@@ -62,6 +65,8 @@ pub fn run(rows: &[Row], lacks: &Lacks) -> bool {
     }
     failures.iter().for_each(|failure| println!("\n{failure}"));
     let word = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {word}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured; 0 filtered out\n");
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured; 0 filtered out\n"
+    );
     failed == 0
 }

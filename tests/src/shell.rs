@@ -24,14 +24,21 @@ pub fn repository() -> PathBuf {
 /// A program here, or inside the client's namespace.
 pub fn in_client(program: impl Into<PathBuf>, args: &[&str]) -> Command {
     let mut command = Command::new(sluice());
-    command.args(["lab", "exec", "sluice-client", "--"]).arg(program.into()).args(args);
+    command
+        .args(["lab", "exec", "sluice-client", "--"])
+        .arg(program.into())
+        .args(args);
     command
 }
 
 /// Runs to the end, at most `limit`; an unsuccessful end is an error with what it printed.
 pub fn run(mut command: Command, limit: Duration) -> Result<Output> {
     let shown = format!("{command:?}");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = child.with_context(|| format!("start {shown}"))?;
     let id = child.id();
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
@@ -53,7 +60,12 @@ pub fn run(mut command: Command, limit: Duration) -> Result<Output> {
     let _ = watchdog.join();
     if !output.status.success() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        bail!("{shown} ended with {} (limit {limit:?}): {}\n{}", output.status, text(&output.stdout), text(&output.stderr));
+        bail!(
+            "{shown} ended with {} (limit {limit:?}): {}\n{}",
+            output.status,
+            text(&output.stdout),
+            text(&output.stderr)
+        );
     }
     Ok(output)
 }

@@ -82,7 +82,8 @@ impl HostPattern {
             }
             (HostPattern::Suffix(a), HostPattern::Suffix(b)) => {
                 let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
-                long.ends_with(short.as_str()).then(|| HostPattern::Suffix(long.clone()))
+                long.ends_with(short.as_str())
+                    .then(|| HostPattern::Suffix(long.clone()))
             }
         }
     }

@@ -57,5 +57,8 @@ pub struct Weighted<T> {
 pub enum Destination {
     Service(ServiceName),
     /// Answers this share of the traffic with `status` (HTTP) or refuses the connection (streams).
-    Fail { status: u16, why: String },
+    Fail {
+        status: u16,
+        why: String,
+    },
 }

@@ -160,7 +160,11 @@ impl Engine {
             } else {
                 // What was not opened yet cannot have had an effect.
                 let unsent = stream.legs[UP].id == 0 && !stream.legs[UP].sent_head;
-                let fault = if unsent { Fault::ConnectFailed } else { self.http1_fault(c, fault) };
+                let fault = if unsent {
+                    Fault::ConnectFailed
+                } else {
+                    self.http1_fault(c, fault)
+                };
                 self.fail(c, *index, fault);
             }
         }
@@ -304,7 +308,9 @@ impl Engine {
             );
         }
         if let Codec::Http1(http1) = &c.codec
-            && http1.head_since().is_some_and(|since| self.now >= since + self.limits.head_timeout)
+            && http1
+                .head_since()
+                .is_some_and(|since| self.now >= since + self.limits.head_timeout)
         {
             return self.on_head_timeout(c);
         }

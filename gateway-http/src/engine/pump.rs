@@ -144,7 +144,9 @@ impl Engine {
     /// The one stream of an HTTP/1.1 connection.
     fn pump_http1(&mut self, c: &mut Connection) {
         let Codec::Http1(http1) = &c.codec else { return };
-        let Some(index) = http1.stream else { return self.turn.settle_http1(c, &self.limits) };
+        let Some(index) = http1.stream else {
+            return self.turn.settle_http1(c, &self.limits);
+        };
         let to = if c.is_downstream() { DOWN } else { UP };
         while c.out.len() < self.limits.out_bytes_max
             && self.streams[index].legs[to].wait == Wait::Connection

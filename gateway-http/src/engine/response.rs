@@ -23,7 +23,10 @@ impl Engine {
         }
         // An endpoint that was told the deadline answers in words of its own when it passes (`CANCELLED`, say). The
         // deadline is the gateway's to keep, also when its timer is a tick behind the endpoint's.
-        if self.streams[index].deadline.is_some_and(|deadline| self.now >= deadline) {
+        if self.streams[index]
+            .deadline
+            .is_some_and(|deadline| self.now >= deadline)
+        {
             return self.fail(c, index, Fault::DeadlineExceeded);
         }
         let stream = &mut self.streams[index];

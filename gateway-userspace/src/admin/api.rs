@@ -39,19 +39,36 @@ pub async fn connections(State(state): Shared) -> Json<Value> {
     let mut items = Vec::new();
     for report in &reports {
         let worker = Some(report.worker);
-        items.extend(report.connections.iter().map(|one| view::connection(one, worker, &published.snapshot)));
+        items.extend(
+            report
+                .connections
+                .iter()
+                .map(|one| view::connection(one, worker, &published.snapshot)),
+        );
     }
-    items.extend(kernel_flows(&state).iter().map(|flow| view::connection(flow, None, &published.snapshot)));
+    items.extend(
+        kernel_flows(&state)
+            .iter()
+            .map(|flow| view::connection(flow, None, &published.snapshot)),
+    );
     Json(view::list("ConnectionList", items))
 }
 
 /// Flows of the kernel plane as connections. The maps know addresses; which endpoint that is, the revision knows.
 fn kernel_flows(state: &AdminState) -> Vec<ConnectionView> {
     let published = state.published();
-    let endpoints: BTreeMap<SocketAddr, EndpointId> =
-        published.snapshot.endpoints.iter().flatten().map(|plan| (plan.addr, plan.id)).collect();
+    let endpoints: BTreeMap<SocketAddr, EndpointId> = published
+        .snapshot
+        .endpoints
+        .iter()
+        .flatten()
+        .map(|plan| (plan.addr, plan.id))
+        .collect();
     let (views, flows) = (state.kernel.flows(), state.kernel.live_flows());
-    let by_client: BTreeMap<_, _> = flows.iter().map(|flow| ((flow.client, flow.vip), flow.endpoint)).collect();
+    let by_client: BTreeMap<_, _> = flows
+        .iter()
+        .map(|flow| ((flow.client, flow.vip), flow.endpoint))
+        .collect();
     let mut known = views;
     for view in &mut known {
         let endpoint = by_client.get(&(view.peer, view.local));
@@ -64,7 +81,12 @@ pub async fn streams(State(state): Shared) -> Json<Value> {
     let published = state.published();
     let mut items = Vec::new();
     for report in state.reports(true).await {
-        items.extend(report.streams.iter().map(|one| view::stream(one, report.worker, &published.snapshot)));
+        items.extend(
+            report
+                .streams
+                .iter()
+                .map(|one| view::stream(one, report.worker, &published.snapshot)),
+        );
     }
     Json(view::list("StreamList", items))
 }
@@ -74,10 +96,18 @@ pub async fn fairness(State(state): Shared) -> Json<Value> {
     let published = state.published();
     let reports = state.reports(false).await;
     let requests = |id: EndpointId| -> u64 {
-        reports.iter().filter_map(|report| report.http.endpoints.get(id.index())).map(|one| one.requests_total).sum()
+        reports
+            .iter()
+            .filter_map(|report| report.http.endpoints.get(id.index()))
+            .map(|one| one.requests_total)
+            .sum()
     };
     let relays = |id: EndpointId| -> u64 {
-        reports.iter().filter_map(|report| report.relays.endpoints.get(id.index())).map(|one| one.connections_total).sum()
+        reports
+            .iter()
+            .filter_map(|report| report.relays.endpoints.get(id.index()))
+            .map(|one| one.connections_total)
+            .sum()
     };
     let flows = kernel_flows(&state);
     let flow_count = |id: EndpointId| flows.iter().filter(|flow| flow.endpoint == Some(id)).count() as u64;
@@ -90,7 +120,13 @@ pub async fn fairness(State(state): Shared) -> Json<Value> {
         ];
         for (plane, unit, count) in counted {
             let mut endpoints: BTreeMap<&str, u64> = BTreeMap::new();
-            for plan in published.snapshot.endpoints.iter().flatten().filter(|plan| plan.service == service.id) {
+            for plan in published
+                .snapshot
+                .endpoints
+                .iter()
+                .flatten()
+                .filter(|plan| plan.service == service.id)
+            {
                 *endpoints.entry(plan.name.as_str()).or_default() += count(plan.id);
             }
             if endpoints.values().any(|count| *count > 0) {
@@ -122,7 +158,10 @@ pub async fn services(State(state): Shared) -> Json<Value> {
             "endpoints": service.endpoints.iter().map(view::endpoint).collect::<Vec<_>>(),
         })
     };
-    Json(view::list("ServiceList", published.ir.services.values().map(row).collect()))
+    Json(view::list(
+        "ServiceList",
+        published.ir.services.values().map(row).collect(),
+    ))
 }
 
 pub async fn endpoints(State(state): Shared) -> Json<Value> {
@@ -130,9 +169,12 @@ pub async fn endpoints(State(state): Shared) -> Json<Value> {
     let reports = state.reports(false).await;
     let mut items = Vec::new();
     for plan in published.snapshot.endpoints.iter().flatten() {
-        let shares = reports.iter().filter_map(|report| report.http.endpoints.get(plan.id.index()));
-        let (requests, failures) =
-            shares.fold((0, 0), |(requests, failures), one| (requests + one.requests_total, failures + one.failures_total));
+        let shares = reports
+            .iter()
+            .filter_map(|report| report.http.endpoints.get(plan.id.index()));
+        let (requests, failures) = shares.fold((0, 0), |(requests, failures), one| {
+            (requests + one.requests_total, failures + one.failures_total)
+        });
         items.push(json!({
             "name": plan.name.as_str(), "addr": plan.addr.to_string(),
             "service": published.snapshot.service(plan.service).map(|service| service.name.as_str()),
@@ -155,10 +197,11 @@ pub async fn certificates(State(state): Shared) -> Json<Value> {
             }
         }
     }
-    let row = |(name, certificate): (&gateway_core::ir::CertificateName, &gateway_core::ir::Certificate)| {
-        json!({"name": name.as_str(), "chain": certificate.chain.len(), "listeners": users.get(name.as_str())})
-    };
-    Json(view::list("CertificateList", published.ir.certificates.iter().map(row).collect()))
+    let row = |(name, certificate): (&gateway_core::ir::CertificateName, &gateway_core::ir::Certificate)| json!({"name": name.as_str(), "chain": certificate.chain.len(), "listeners": users.get(name.as_str())});
+    Json(view::list(
+        "CertificateList",
+        published.ir.certificates.iter().map(row).collect(),
+    ))
 }
 
 /// Verdicts of the kernel programs by listener and reason.

@@ -30,14 +30,32 @@ impl Format {
 }
 
 const PATHS: [&str; 18] = [
-    "/ready", "/server_info", "/stats", "/stats/prometheus", "/config_dump", "/clusters", "/listeners", "/certs",
-    "/api/v1/status", "/api/v1/connections", "/api/v1/streams", "/api/v1/fairness", "/api/v1/listeners",
-    "/api/v1/routes", "/api/v1/services", "/api/v1/endpoints", "/api/v1/kernel", "/api/v1/revisions",
+    "/ready",
+    "/server_info",
+    "/stats",
+    "/stats/prometheus",
+    "/config_dump",
+    "/clusters",
+    "/listeners",
+    "/certs",
+    "/api/v1/status",
+    "/api/v1/connections",
+    "/api/v1/streams",
+    "/api/v1/fairness",
+    "/api/v1/listeners",
+    "/api/v1/routes",
+    "/api/v1/services",
+    "/api/v1/endpoints",
+    "/api/v1/kernel",
+    "/api/v1/revisions",
 ];
 
 pub async fn index() -> Html<String> {
     let link = |path: &&str| format!("<li><a href=\"{path}\">{path}</a></li>");
-    Html(format!("<!doctype html><title>sluice</title><ul>{}</ul>", PATHS.iter().map(link).collect::<String>()))
+    Html(format!(
+        "<!doctype html><title>sluice</title><ul>{}</ul>",
+        PATHS.iter().map(link).collect::<String>()
+    ))
 }
 
 pub async fn ready(State(state): Shared) -> Response {
@@ -77,13 +95,22 @@ pub async fn stats(State(state): Shared, Query(query): Query<Format>) -> Respons
         return ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
     }
     let filter = query.filter.clone().unwrap_or_default();
-    let samples = text.lines().filter(|line| !line.starts_with('#') && line.contains(&filter));
+    let samples = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && line.contains(&filter));
     let pairs: Vec<(&str, &str)> = samples.filter_map(|line| line.rsplit_once(' ')).collect();
     if query.json() {
-        let rows: Vec<Value> = pairs.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let rows: Vec<Value> = pairs
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
         return Json(json!({"stats": rows})).into_response();
     }
-    pairs.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>().into_response()
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\n"))
+        .collect::<String>()
+        .into_response()
 }
 
 pub async fn config_dump(State(state): Shared) -> Json<Value> {
@@ -114,9 +141,16 @@ pub async fn clusters(State(state): Shared, Query(query): Query<Format>) -> Resp
     let mut text = String::new();
     let mut rows = Vec::new();
     for plan in published.snapshot.endpoints.iter().flatten() {
-        let service = published.snapshot.service(plan.service).map_or("unknown", |service| service.name.as_str());
-        let shares: Vec<_> = reports.iter().filter_map(|report| report.http.endpoints.get(plan.id.index())).collect();
-        let sum = |of: fn(&gateway_http::metrics::EndpointMetrics) -> u64| shares.iter().map(|share| of(share)).sum::<u64>();
+        let service = published
+            .snapshot
+            .service(plan.service)
+            .map_or("unknown", |service| service.name.as_str());
+        let shares: Vec<_> = reports
+            .iter()
+            .filter_map(|report| report.http.endpoints.get(plan.id.index()))
+            .collect();
+        let sum =
+            |of: fn(&gateway_http::metrics::EndpointMetrics) -> u64| shares.iter().map(|share| of(share)).sum::<u64>();
         let figures = [
             ("cx_active", sum(|share| share.connections_active)),
             ("cx_total", sum(|share| share.connections_total)),
@@ -128,10 +162,17 @@ pub async fn clusters(State(state): Shared, Query(query): Query<Format>) -> Resp
             let _ = writeln!(text, "{service}::{}::{name}::{value}", plan.addr);
         }
         let _ = writeln!(text, "{service}::{}::hostname::{}", plan.addr, plan.name);
-        let stats: Vec<Value> = figures.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let stats: Vec<Value> = figures
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
         rows.push(json!({"cluster": service, "address": plan.addr.to_string(), "hostname": plan.name.as_str(), "stats": stats}));
     }
-    if query.json() { Json(json!({"cluster_statuses": rows})).into_response() } else { text.into_response() }
+    if query.json() {
+        Json(json!({"cluster_statuses": rows})).into_response()
+    } else {
+        text.into_response()
+    }
 }
 
 pub async fn listeners(State(state): Shared, Query(query): Query<Format>) -> Response {
@@ -141,7 +182,12 @@ pub async fn listeners(State(state): Shared, Query(query): Query<Format>) -> Res
     }
     let line = |row: &Value| {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        let names: Vec<&str> = row["names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let names: Vec<&str> = row["names"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         format!("{}::{}::{}\n", names.join(","), text("bind"), text("plane"))
     };
     rows.iter().map(line).collect::<String>().into_response()
@@ -149,6 +195,11 @@ pub async fn listeners(State(state): Shared, Query(query): Query<Format>) -> Res
 
 pub async fn certs(State(state): Shared) -> Json<Value> {
     let published = state.published();
-    let names: Vec<Value> = published.ir.certificates.keys().map(|name| json!({"name": name.as_str()})).collect();
+    let names: Vec<Value> = published
+        .ir
+        .certificates
+        .keys()
+        .map(|name| json!({"name": name.as_str()}))
+        .collect();
     Json(json!({"certificates": names}))
 }

@@ -15,7 +15,11 @@ pub async fn browser(request: Request, next: Next) -> Response {
 }
 
 fn allowed(headers: &HeaderMap) -> Result<(), &'static str> {
-    let text = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or("?"));
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &header::HeaderValue| value.to_str().unwrap_or("?"))
+    };
     match text(header::HOST) {
         Some(host) if is_local_name(host) => {}
         Some(_) => return Err("the Host header names another site: ask by address or as localhost"),
@@ -25,7 +29,11 @@ fn allowed(headers: &HeaderMap) -> Result<(), &'static str> {
         None => Ok(()),
         Some(origin) => {
             let host = origin.split_once("://").map_or(origin, |(_, rest)| rest);
-            if is_local_name(host) { Ok(()) } else { Err("requests from other sites' pages are refused") }
+            if is_local_name(host) {
+                Ok(())
+            } else {
+                Err("requests from other sites' pages are refused")
+            }
         }
     }
 }

@@ -43,7 +43,8 @@ pub async fn start(addresses: &[AdminAddr], state: Arc<AdminState>) -> Result<()
             AdminAddr::None => {}
             AdminAddr::Tcp(addr) => {
                 let bound = TcpListener::bind(addr).await;
-                let listener = bound.with_context(|| format!("admin on {addr}: choose another with --admin HOST:PORT"))?;
+                let listener =
+                    bound.with_context(|| format!("admin on {addr}: choose another with --admin HOST:PORT"))?;
                 let app = paths(state.clone()).layer(middleware::from_fn(guard::browser));
                 tokio::spawn(async move { axum::serve(listener, app).await });
             }

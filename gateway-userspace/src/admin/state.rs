@@ -1,8 +1,8 @@
 //! What the admin reads: the revision in force, the workers (asked by message), the kernel plane.
 
 use crate::kernel::Kernel;
-use crate::worker::Workers;
 use crate::telemetry::report::Report;
+use crate::worker::Workers;
 use arc_swap::ArcSwap;
 use gateway_core::ir::{Bind, Ir, Revision};
 use gateway_core::snapshot::Snapshot;
@@ -81,7 +81,12 @@ impl AdminState {
     }
 
     pub fn history(&self) -> Vec<RevisionEntry> {
-        self.history.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect()
+        self.history
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 
     pub fn set_ready(&self, ready: bool) {
@@ -99,6 +104,8 @@ impl AdminState {
     /// Asks every worker; one that does not answer in time is missing from the result.
     pub async fn reports(&self, views: bool) -> Vec<Report> {
         let workers = self.workers.clone();
-        tokio::task::spawn_blocking(move || workers.inspect(views, INSPECT_TIMEOUT)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || workers.inspect(views, INSPECT_TIMEOUT))
+            .await
+            .unwrap_or_default()
     }
 }

@@ -2,7 +2,9 @@
 
 use super::state::Published;
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
-use gateway_core::ir::{Destination, Endpoint, HttpMatch, HttpRule, PathMatch, Readiness, StreamRule, ValueMatch, Weighted};
+use gateway_core::ir::{
+    Destination, Endpoint, HttpMatch, HttpRule, PathMatch, Readiness, StreamRule, ValueMatch, Weighted,
+};
 use gateway_core::model::{ConnectionView, Side, StreamView};
 use gateway_core::snapshot::Snapshot;
 use serde_json::{Value, json};
@@ -13,19 +15,25 @@ pub fn list(kind: &str, items: Vec<Value>) -> Value {
 }
 
 pub fn listener_bind(snapshot: &Snapshot, id: Option<ListenerId>) -> Value {
-    id.and_then(|id| snapshot.listener(id)).map_or(Value::Null, |plan| json!(plan.bind.to_string()))
+    id.and_then(|id| snapshot.listener(id))
+        .map_or(Value::Null, |plan| json!(plan.bind.to_string()))
 }
 
 pub fn endpoint_name(snapshot: &Snapshot, id: Option<EndpointId>) -> Value {
-    id.and_then(|id| snapshot.endpoint(id)).map_or(Value::Null, |plan| json!(plan.name.as_str()))
+    id.and_then(|id| snapshot.endpoint(id))
+        .map_or(Value::Null, |plan| json!(plan.name.as_str()))
 }
 
 pub fn rule_name(snapshot: &Snapshot, id: Option<RuleId>) -> Value {
-    id.and_then(|id| snapshot.rule(id)).map_or(Value::Null, |plan| json!(plan.name.as_str()))
+    id.and_then(|id| snapshot.rule(id))
+        .map_or(Value::Null, |plan| json!(plan.name.as_str()))
 }
 
 pub fn connection(view: &ConnectionView, worker: Option<u16>, snapshot: &Snapshot) -> Value {
-    let reason = view.listener.and_then(|id| snapshot.listener(id)).map(|plan| plan.why.as_str());
+    let reason = view
+        .listener
+        .and_then(|id| snapshot.listener(id))
+        .map(|plan| plan.why.as_str());
     json!({
         "id": view.id.to_string(),
         "worker": worker,

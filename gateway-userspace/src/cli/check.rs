@@ -33,13 +33,23 @@ pub fn run(args: CheckArgs) -> super::Result {
     let unread = reading.problems.clone();
     let (objects, _) = objects_of(reading);
     let compiled = compile(&objects, &Settings::default());
-    let count = |severity| compiled.diagnostics.iter().filter(|finding| finding.severity == severity).count();
+    let count = |severity| {
+        compiled
+            .diagnostics
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
     let (errors, warnings) = (count(Severity::Error) + unread.len(), count(Severity::Warning));
     match args.output {
         Output::Table => {
             unread.iter().for_each(|line| println!("{line}"));
             compiled.diagnostics.iter().for_each(|finding| println!("{finding}"));
-            println!("{} objects, {} listeners: {errors} errors, {warnings} warnings", objects.len(), compiled.ir.listeners.len());
+            println!(
+                "{} objects, {} listeners: {errors} errors, {warnings} warnings",
+                objects.len(),
+                compiled.ir.listeners.len()
+            );
         }
         Output::Json | Output::Yaml => println!(
             "{:#}",
@@ -51,7 +61,11 @@ pub fn run(args: CheckArgs) -> super::Result {
         ),
     }
     let failed = errors > 0 || (args.fail_on == FailOn::Warning && warnings > 0);
-    if failed { Err(Exit::silent(Code::Failed)) } else { Ok(()) }
+    if failed {
+        Err(Exit::silent(Code::Failed))
+    } else {
+        Ok(())
+    }
 }
 
 fn finding(finding: &Diagnostic) -> Value {

@@ -32,18 +32,24 @@ pub struct AdminClient {
 
 impl AdminClient {
     pub fn unix(path: PathBuf) -> Self {
-        Self { addr: AdminAddr::Unix(path) }
+        Self {
+            addr: AdminAddr::Unix(path),
+        }
     }
 
     /// The body of a GET; an answer other than 200 is an error.
     pub async fn get(&self, path: &str) -> Result<Bytes> {
-        tokio::time::timeout(ANSWER_TIMEOUT, self.get_unbounded(path)).await.context("the admin did not answer in time")?
+        tokio::time::timeout(ANSWER_TIMEOUT, self.get_unbounded(path))
+            .await
+            .context("the admin did not answer in time")?
     }
 
     async fn get_unbounded(&self, path: &str) -> Result<Bytes> {
         match &self.addr {
             AdminAddr::Tcp(addr) => {
-                let stream = TcpStream::connect(addr).await.with_context(|| format!("connect to the admin at {addr}"))?;
+                let stream = TcpStream::connect(addr)
+                    .await
+                    .with_context(|| format!("connect to the admin at {addr}"))?;
                 request(TokioIo::new(stream), &addr.to_string(), path).await
             }
             AdminAddr::Unix(socket) => {
@@ -67,17 +73,28 @@ where
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     if !status.is_success() {
-        bail!("the admin answered {status} to {path}: {}", String::from_utf8_lossy(&body).trim());
+        bail!(
+            "the admin answered {status} to {path}: {}",
+            String::from_utf8_lossy(&body).trim()
+        );
     }
     Ok(body)
 }
 
 /// Asks from a verb: one path, JSON back; no answer is exit code 4.
 pub fn ask(args: &AdminArgs, path: &str) -> Result<Value, Exit> {
-    let client = AdminClient { addr: args.admin.clone() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
+    let client = AdminClient {
+        addr: args.admin.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start tokio")?;
     let body = runtime.block_on(client.get(path)).map_err(|error| {
-        Exit::new(Code::Unreachable, format!("{error:#}; is `sluice run` up, and is --admin its address?"))
+        Exit::new(
+            Code::Unreachable,
+            format!("{error:#}; is `sluice run` up, and is --admin its address?"),
+        )
     })?;
     Ok(serde_json::from_slice(&body).with_context(|| format!("the admin's answer to {path}"))?)
 }

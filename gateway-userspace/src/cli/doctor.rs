@@ -45,7 +45,11 @@ pub fn run(args: DoctorArgs) -> super::Result {
             let mut table = Table::new(&["DATAPATH", "WORKS", "WHY NOT"]);
             for (name, works) in &datapaths {
                 let answer = if works.is_ok() { "yes" } else { "no" };
-                table.row([(*name).to_owned(), answer.to_owned(), works.clone().err().unwrap_or_default()]);
+                table.row([
+                    (*name).to_owned(),
+                    answer.to_owned(),
+                    works.clone().err().unwrap_or_default(),
+                ]);
             }
             table.row(["off", "yes", ""].map(str::to_owned));
             print!("\n{}", table.render());
@@ -53,8 +57,10 @@ pub fn run(args: DoctorArgs) -> super::Result {
         Output::Json | Output::Yaml => {
             let fact = |fact: &Fact| json!({"name": fact.name, "stands": fact.standing.name(), "detail": fact.detail});
             let row = |works: &Result<(), String>| json!({"works": works.is_ok(), "why": works.as_ref().err()});
-            let rows: serde_json::Map<_, _> =
-                datapaths.iter().map(|(name, works)| ((*name).to_owned(), row(works))).collect();
+            let rows: serde_json::Map<_, _> = datapaths
+                .iter()
+                .map(|(name, works)| ((*name).to_owned(), row(works)))
+                .collect();
             println!(
                 "{:#}",
                 json!({

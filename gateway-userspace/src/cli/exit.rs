@@ -29,12 +29,18 @@ pub enum Code {
 
 impl Exit {
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string() }
+        Self {
+            code,
+            message: message.to_string(),
+        }
     }
 
     /// The result was printed already; only the code is left to say.
     pub fn silent(code: Code) -> Self {
-        Self { code, message: String::new() }
+        Self {
+            code,
+            message: String::new(),
+        }
     }
 
     /// Prints the message to stderr and gives the code to the shell.

@@ -33,24 +33,50 @@ impl What {
             What::Listeners => (
                 "/api/v1/listeners",
                 "items",
-                &[("BIND", "bind"), ("PLANE", "plane"), ("PROGRAMMED", "programmed"), ("LISTENERS", "names"), ("WHY", "why")],
+                &[
+                    ("BIND", "bind"),
+                    ("PLANE", "plane"),
+                    ("PROGRAMMED", "programmed"),
+                    ("LISTENERS", "names"),
+                    ("WHY", "why"),
+                ],
             ),
             What::Routes => (
                 "/api/v1/routes",
                 "items",
-                &[("ROUTE", "name"), ("LISTENER", "listener"), ("HOST", "hostname"), ("MATCH", "matches"), ("TO", "destinations")],
+                &[
+                    ("ROUTE", "name"),
+                    ("LISTENER", "listener"),
+                    ("HOST", "hostname"),
+                    ("MATCH", "matches"),
+                    ("TO", "destinations"),
+                ],
             ),
-            What::Services => {
-                ("/api/v1/services", "items", &[("SERVICE", "name"), ("BALANCE", "balance"), ("ENDPOINTS", "endpointNames")])
-            }
+            What::Services => (
+                "/api/v1/services",
+                "items",
+                &[
+                    ("SERVICE", "name"),
+                    ("BALANCE", "balance"),
+                    ("ENDPOINTS", "endpointNames"),
+                ],
+            ),
             What::Endpoints => (
                 "/api/v1/endpoints",
                 "items",
-                &[("ENDPOINT", "name"), ("ADDRESS", "addr"), ("SERVICE", "service"), ("READINESS", "readiness"), ("REQUESTS", "requests")],
+                &[
+                    ("ENDPOINT", "name"),
+                    ("ADDRESS", "addr"),
+                    ("SERVICE", "service"),
+                    ("READINESS", "readiness"),
+                    ("REQUESTS", "requests"),
+                ],
             ),
-            What::Certificates => {
-                ("/api/v1/certificates", "items", &[("CERTIFICATE", "name"), ("CHAIN", "chain"), ("LISTENERS", "listeners")])
-            }
+            What::Certificates => (
+                "/api/v1/certificates",
+                "items",
+                &[("CERTIFICATE", "name"), ("CHAIN", "chain"), ("LISTENERS", "listeners")],
+            ),
             What::Kernel => (
                 "/api/v1/kernel",
                 "counters",
@@ -124,6 +150,9 @@ mod tests {
     #[test]
     fn json_becomes_block_yaml() {
         let value = json!({"items": [{"a": "x", "b": [1, 2]}], "kind": "List"});
-        assert_eq!(yaml(&value, 0), "items:\n- a: \"x\"\n  b:\n  - 1\n  - 2\nkind: \"List\"\n");
+        assert_eq!(
+            yaml(&value, 0),
+            "items:\n- a: \"x\"\n  b:\n  - 1\n  - 2\nkind: \"List\"\n"
+        );
     }
 }

@@ -91,7 +91,10 @@ pub fn run(args: LabArgs) -> super::Result {
         LabVerb::Up(up_args) => {
             need_root()?;
             up(if up_args.xdp { Wires::Xdp } else { Wires::Bulk })?;
-            println!("laboratory up: namespaces {GATEWAY}, {CLIENT}, sluice-be1..4; files in {}", place::STATE_DIR);
+            println!(
+                "laboratory up: namespaces {GATEWAY}, {CLIENT}, sluice-be1..4; files in {}",
+                place::STATE_DIR
+            );
             println!("run the gateway in it: sluice lab run");
         }
         LabVerb::Down => {
@@ -101,7 +104,11 @@ pub fn run(args: LabArgs) -> super::Result {
         LabVerb::Status => status()?,
         LabVerb::Run(run_args) => run_lab(&run_args)?,
         LabVerb::Exec { namespace, command } => process::exec(&namespace, &command)?,
-        LabVerb::Backend { name, port, count_socket } => {
+        LabVerb::Backend {
+            name,
+            port,
+            count_socket,
+        } => {
             runtime()?.block_on(backend::serve(name, port, count_socket.as_deref()))?;
         }
         LabVerb::Load(load_args) => {
@@ -120,16 +127,25 @@ pub fn run(args: LabArgs) -> super::Result {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start tokio")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start tokio")
 }
 
 fn need_root() -> Result<(), Exit> {
     if crate::sys::process::is_root() {
         return Ok(());
     }
-    let me = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_else(|_| "sluice".to_owned());
+    let me = std::env::current_exe()
+        .map(|path| path.display().to_string())
+        .unwrap_or_else(|_| "sluice".to_owned());
     let words: Vec<String> = std::env::args().skip(1).collect();
-    Err(Exit::new(Code::NoPermission, format!("network namespaces need root; type: sudo {me} {}", words.join(" "))))
+    Err(Exit::new(
+        Code::NoPermission,
+        format!("network namespaces need root; type: sudo {me} {}", words.join(" ")),
+    ))
 }
 
 fn up(wires: Wires) -> Result<()> {
@@ -146,10 +162,15 @@ fn up(wires: Wires) -> Result<()> {
             format!("--name={}", backend.name),
             format!("--count-socket={}", place::count_socket(backend.name).display()),
         ];
-        children.push((backend.name, process::start(backend.name, process::sluice_in(backend.namespace, &args)?)?));
+        children.push((
+            backend.name,
+            process::start(backend.name, process::sluice_in(backend.namespace, &args)?)?,
+        ));
     }
     for (name, child) in &mut children {
-        process::wait_until(name, child, Duration::from_secs(10), || place::count_socket(name).exists())?;
+        process::wait_until(name, child, Duration::from_secs(10), || {
+            place::count_socket(name).exists()
+        })?;
     }
     Ok(())
 }
@@ -175,7 +196,11 @@ fn status() -> Result<()> {
     for (namespace, name) in rows {
         let pid = name.and_then(|name| std::fs::read_to_string(place::state(&format!("{name}.pid"))).ok());
         let known = there.iter().any(|other| other == namespace);
-        table.row([namespace.to_owned(), if known { "yes" } else { "no" }.to_owned(), pid.unwrap_or_default()]);
+        table.row([
+            namespace.to_owned(),
+            if known { "yes" } else { "no" }.to_owned(),
+            pid.unwrap_or_default(),
+        ]);
     }
     print!("{}", table.render());
     Ok(())
@@ -199,7 +224,11 @@ fn run_lab(args: &LabRunArgs) -> super::Result {
     let cleaned = down();
     let report_is_good = outcome?;
     cleaned?;
-    if args.once && !report_is_good { Err(Exit::silent(Code::Failed)) } else { Ok(()) }
+    if args.once && !report_is_good {
+        Err(Exit::silent(Code::Failed))
+    } else {
+        Ok(())
+    }
 }
 
 /// Everything between `up` and `down`; true when the comparison came out as it should.
@@ -208,7 +237,11 @@ fn lab_session(
     runtime: &tokio::runtime::Runtime,
     mut interrupted: tokio::sync::watch::Receiver<bool>,
 ) -> Result<bool> {
-    up(if args.datapath == crate::kernel::Datapath::Xdp { Wires::Xdp } else { Wires::Bulk })?;
+    up(if args.datapath == crate::kernel::Datapath::Xdp {
+        Wires::Xdp
+    } else {
+        Wires::Bulk
+    })?;
     let mut gateway = start_gateway(args.datapath)?;
     let client = super::client::AdminClient::unix(place::admin_socket());
     let ready = || runtime.block_on(client.get("/ready")).is_ok();
@@ -217,8 +250,13 @@ fn lab_session(
         let body = runtime.block_on(client.get(path))?;
         serde_json::from_slice(&body).with_context(|| format!("the admin's answer to {path}"))
     };
-    let size = compare::Size { requests: args.requests, connections: 1, concurrency: args.concurrency };
-    let report = compare::compare(size, &ask).map_err(|error| anyhow!("{error:#}\n{}", process::log_tail("gateway")))?;
+    let size = compare::Size {
+        requests: args.requests,
+        connections: 1,
+        concurrency: args.concurrency,
+    };
+    let report =
+        compare::compare(size, &ask).map_err(|error| anyhow!("{error:#}\n{}", process::log_tail("gateway")))?;
     let wrong = report.shortcomings();
     if args.json {
         println!("{}", serde_json::to_string(&report).context("print the report")?);
@@ -255,7 +293,9 @@ fn start_gateway(datapath: crate::kernel::Datapath) -> Result<Child> {
 
 /// Commands that work as printed while the laboratory is up.
 fn what_next() -> String {
-    let me = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_else(|_| "sluice".to_owned());
+    let me = std::env::current_exe()
+        .map(|path| path.display().to_string())
+        .unwrap_or_else(|_| "sluice".to_owned());
     let admin = format!("unix:{}", place::admin_socket().display());
     let client = format!("ip netns exec {CLIENT}");
     let pem = place::state("lab-tls.pem");

@@ -22,7 +22,13 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Configuration: a file, a directory, or - for standard input. May be given more than once.
-    #[arg(short = 'f', long = "file", env = "SLUICE_FILE", value_name = "FILE|DIR|-", value_delimiter = ',')]
+    #[arg(
+        short = 'f',
+        long = "file",
+        env = "SLUICE_FILE",
+        value_name = "FILE|DIR|-",
+        value_delimiter = ','
+    )]
     files: Vec<PathBuf>,
     /// Interface that packets for kernel listeners come in on, and one for each side endpoints are on.
     #[arg(long, env = "SLUICE_INTERFACE", value_delimiter = ',')]
@@ -69,10 +75,15 @@ pub fn run(args: RunArgs) -> super::Result {
     log::init(args.log_format, "info");
     let mut tunables = Tunables::default();
     for assignment in &args.assignments {
-        tunables.set(assignment).map_err(|error| Exit::new(Code::Usage, error))?;
+        tunables
+            .set(assignment)
+            .map_err(|error| Exit::new(Code::Usage, error))?;
     }
     if args.files.is_empty() {
-        return Err(Exit::new(Code::Usage, "nothing to serve: give configuration with -f FILE, -f DIR or -f -"));
+        return Err(Exit::new(
+            Code::Usage,
+            "nothing to serve: give configuration with -f FILE, -f DIR or -f -",
+        ));
     }
     let source = FileSource::new(args.files.clone()).map_err(|error| Exit::new(Code::Config, format!("{error:#}")))?;
     let (sender, messages) = sync_channel(MESSAGES_MAX);
@@ -97,20 +108,37 @@ pub fn run(args: RunArgs) -> super::Result {
 
     let status = kernel.status();
     let options = ControlOptions {
-        ingress: if status.ingress == "off" { Err(status.reasons.join("; ")) } else { Ok(()) },
+        ingress: if status.ingress == "off" {
+            Err(status.reasons.join("; "))
+        } else {
+            Ok(())
+        },
         lookup: status.lookup,
         drain_time: args.drain_time,
         keep_kernel: args.keep_kernel,
     };
-    let settings = gateway_compiler::Settings { address_pools: args.address_pool.clone(), ..Default::default() };
+    let settings = gateway_compiler::Settings {
+        address_pools: args.address_pool.clone(),
+        ..Default::default()
+    };
     let configuration = Configuration::new(source, settings);
-    let mut control =
-        Control::new(ControlState::new(options), configuration, kernel.clone(), workers.clone(), admin.clone(), started);
+    let mut control = Control::new(
+        ControlState::new(options),
+        configuration,
+        kernel.clone(),
+        workers.clone(),
+        admin.clone(),
+        started,
+    );
     control.begin();
     // Watched from before it is served, so that no change falls between.
     let reload = sender.clone();
-    let watch = control.configuration.watch(move || drop(reload.try_send(Message::Reload)));
-    let _watch = watch.inspect_err(|error| tracing::warn!("files are not watched: {error:#}; SIGHUP reloads")).ok();
+    let watch = control
+        .configuration
+        .watch(move || drop(reload.try_send(Message::Reload)));
+    let _watch = watch
+        .inspect_err(|error| tracing::warn!("files are not watched: {error:#}; SIGHUP reloads"))
+        .ok();
 
     admin.set_ready(true);
     announce(&admin, status.ingress, status.lookup);
@@ -181,7 +209,11 @@ fn announce(admin: &AdminState, ingress: &str, lookup: bool) {
 
 /// SIGHUP reloads, SIGTERM drains (the second ends), SIGINT ends.
 async fn signals(sender: SyncSender<Message>) {
-    let streams = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let streams = (
+        signal(SignalKind::hangup()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
     let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = streams else {
         tracing::error!("signals cannot be caught");
         return;

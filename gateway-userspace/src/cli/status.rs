@@ -31,7 +31,11 @@ pub fn run(args: StatusArgs) -> super::Result {
         let ready = answer.as_ref().is_ok_and(|status| status["ready"] == true);
         match give_up {
             Some(when) if !ready && Instant::now() < when => std::thread::sleep(WAIT_STEP),
-            Some(_) if !ready => return Err(answer.err().unwrap_or_else(|| Exit::new(Code::Failed, "not ready in time"))),
+            Some(_) if !ready => {
+                return Err(answer
+                    .err()
+                    .unwrap_or_else(|| Exit::new(Code::Failed, "not ready in time")));
+            }
             _ => break answer?,
         }
     };

@@ -15,7 +15,13 @@ pub fn run(args: VersionArgs) -> super::Result {
     match args.output {
         Output::Table => {
             println!("sluice {} (git {})", env!("CARGO_PKG_VERSION"), build.git);
-            println!("bpf object {}", build.object.as_deref().unwrap_or("none: this binary runs with --datapath off only"));
+            println!(
+                "bpf object {}",
+                build
+                    .object
+                    .as_deref()
+                    .unwrap_or("none: this binary runs with --datapath off only")
+            );
         }
         Output::Json | Output::Yaml => println!(
             "{:#}",

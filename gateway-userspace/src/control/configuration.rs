@@ -70,7 +70,11 @@ impl Configuration {
 
 /// Parses the texts and supplies the files that objects name.
 pub fn objects_of(reading: Reading) -> (Objects, Vec<String>) {
-    let sources: Vec<Source> = reading.texts.into_iter().map(|text| Source::new(text.name, text.text)).collect();
+    let sources: Vec<Source> = reading
+        .texts
+        .into_iter()
+        .map(|text| Source::new(text.name, text.text))
+        .collect();
     let mut objects = parse(&sources);
     for name in &reading.lost {
         objects.lose(name);
@@ -92,20 +96,37 @@ fn lines(status: &ObjectStatus) -> Vec<String> {
     let object = &status.object;
     match &status.status {
         Status::Class { conditions } => conditions.iter().map(|one| format!("{object}: {one}")).collect(),
-        Status::Gateway { conditions, addresses, listeners } => {
+        Status::Gateway {
+            conditions,
+            addresses,
+            listeners,
+        } => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             let mut lines: Vec<String> = conditions.iter().map(|one| format!("{object}: {one}")).collect();
             lines.push(format!("{object}: addresses {}", addresses.join(", ")));
             for listener in listeners {
                 let name = &listener.name;
-                lines.extend(listener.conditions.iter().map(|one| format!("{object} listener {name}: {one}")));
-                lines.push(format!("{object} listener {name}: {} routes attached", listener.attached_routes));
+                lines.extend(
+                    listener
+                        .conditions
+                        .iter()
+                        .map(|one| format!("{object} listener {name}: {one}")),
+                );
+                lines.push(format!(
+                    "{object} listener {name}: {} routes attached",
+                    listener.attached_routes
+                ));
             }
             lines
         }
         Status::Route { parents } => parents
             .iter()
-            .flat_map(|parent| parent.conditions.iter().map(move |one| format!("{object} at {}: {one}", parent.parent)))
+            .flat_map(|parent| {
+                parent
+                    .conditions
+                    .iter()
+                    .map(move |one| format!("{object} at {}: {one}", parent.parent))
+            })
             .collect(),
     }
 }

@@ -207,7 +207,12 @@ impl Sweep {
             .copied()
             .filter(|index| !held.contains(index))
             .collect();
-        let quiet: Vec<u16> = pending.draining.iter().copied().filter(|index| !open.contains(index)).collect();
+        let quiet: Vec<u16> = pending
+            .draining
+            .iter()
+            .copied()
+            .filter(|index| !open.contains(index))
+            .collect();
         if !quiet.is_empty() {
             (self.on_idle)(Idle { unnamed: idle, quiet });
         }

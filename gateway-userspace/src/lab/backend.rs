@@ -69,7 +69,11 @@ struct EchoService {
 
 impl EchoService {
     fn reply(&self, payload: Bytes, count: u64) -> EchoReply {
-        EchoReply { payload, endpoint: self.name.clone(), count }
+        EchoReply {
+            payload,
+            endpoint: self.name.clone(),
+            count,
+        }
     }
 
     /// Delay and demanded failure of a request.
@@ -122,7 +126,10 @@ impl Echo for EchoService {
             for number in 0..request.count.clamp(1, REPEAT_MAX) {
                 let answer = Self::heed(&request).await;
                 let failed = answer.is_err();
-                let answer = answer.map(|()| EchoReply { count: u64::from(number), ..reply.clone() });
+                let answer = answer.map(|()| EchoReply {
+                    count: u64::from(number),
+                    ..reply.clone()
+                });
                 if sender.send(answer).await.is_err() || failed {
                     return;
                 }
@@ -144,7 +151,11 @@ impl Echo for EchoService {
                 let answer = match message {
                     Ok(message) => Self::heed(&message).await.map(|()| {
                         count += 1;
-                        EchoReply { payload: message.payload, endpoint: name.clone(), count }
+                        EchoReply {
+                            payload: message.payload,
+                            endpoint: name.clone(),
+                            count,
+                        }
                     }),
                     Err(status) => Err(status),
                 };

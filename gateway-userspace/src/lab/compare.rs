@@ -52,7 +52,12 @@ fn one_run(listener: &'static str, port: u16, size: Size, ask: Ask<'_>) -> Resul
     let counts_after = backend_counts()?;
     let per_endpoint: BTreeMap<String, u64> = counts_after
         .iter()
-        .map(|(name, after)| (name.clone(), after.saturating_sub(*counts_before.get(name).unwrap_or(&0))))
+        .map(|(name, after)| {
+            (
+                name.clone(),
+                after.saturating_sub(*counts_before.get(name).unwrap_or(&0)),
+            )
+        })
         .collect();
     let gained = |reason: &str| {
         let of = |verdicts: &BTreeMap<String, u64>| verdicts.get(reason).copied().unwrap_or(0);
@@ -85,9 +90,17 @@ fn drive(port: u16, size: Size) -> Result<LoadResult> {
         format!("--concurrency={}", size.concurrency),
     ];
     let mut command = process::sluice_in(CLIENT, &args)?;
-    let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().context("run the load")?;
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .context("run the load")?;
     if !output.status.success() {
-        bail!("the load on port {port} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "the load on port {port} ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     serde_json::from_slice(&output.stdout).context("what the load printed")
 }
@@ -100,7 +113,10 @@ fn backend_counts() -> Result<BTreeMap<String, u64>> {
         UnixStream::connect(&path)
             .and_then(|mut stream| stream.read_to_string(&mut text))
             .with_context(|| format!("ask {} for its count at {}", backend.name, path.display()))?;
-        counts.insert(backend.name.to_owned(), text.trim().parse().context("a backend's count")?);
+        counts.insert(
+            backend.name.to_owned(),
+            text.trim().parse().context("a backend's count")?,
+        );
     }
     Ok(counts)
 }
@@ -117,5 +133,8 @@ fn verdicts(kernel: &Value, bind: &str) -> BTreeMap<String, u64> {
 fn plane_of(listeners: &Value, bind: &str) -> String {
     let items = listeners["items"].as_array().cloned().unwrap_or_default();
     let found = items.iter().find(|item| item["bind"] == bind);
-    found.and_then(|item| item["plane"].as_str()).unwrap_or("unknown").to_owned()
+    found
+        .and_then(|item| item["plane"].as_str())
+        .unwrap_or("unknown")
+        .to_owned()
 }

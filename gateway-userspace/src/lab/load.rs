@@ -55,7 +55,10 @@ pub async fn drive(load: &Load) -> Result<LoadResult> {
             tasks.push(tokio::spawn(calls(client, next, load)));
         }
     }
-    let mut total = LoadResult { requests: load.requests, ..LoadResult::default() };
+    let mut total = LoadResult {
+        requests: load.requests,
+        ..LoadResult::default()
+    };
     let mut times_us = Vec::new();
     for task in tasks {
         let part = task.await.context("a load task panicked")?;
@@ -67,7 +70,8 @@ pub async fn drive(load: &Load) -> Result<LoadResult> {
         }
     }
     times_us.sort_unstable();
-    let percentile = |hundredths: usize| times_us.get((times_us.len() * hundredths / 100).min(times_us.len().saturating_sub(1)));
+    let percentile =
+        |hundredths: usize| times_us.get((times_us.len() * hundredths / 100).min(times_us.len().saturating_sub(1)));
     total.p50_us = percentile(50).copied().unwrap_or(0);
     total.p99_us = percentile(99).copied().unwrap_or(0);
     Ok(total)
@@ -84,16 +88,21 @@ struct Part {
 async fn calls(mut client: EchoClient<tonic::transport::Channel>, next: Arc<AtomicU64>, load: Load) -> Part {
     let mut part = Part::default();
     while next.fetch_add(1, Ordering::Relaxed) < load.requests {
-        let request = EchoRequest { payload: vec![7; load.payload_bytes].into(), ..EchoRequest::default() };
+        let request = EchoRequest {
+            payload: vec![7; load.payload_bytes].into(),
+            ..EchoRequest::default()
+        };
         let began = Instant::now();
         match client.say(request).await {
             Ok(reply) => {
-                part.times_us.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+                part.times_us
+                    .push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
                 *part.per_endpoint.entry(reply.into_inner().endpoint).or_default() += 1;
             }
             Err(status) => {
                 part.failed += 1;
-                part.first_failure.get_or_insert_with(|| format!("{:?}: {}", status.code(), status.message()));
+                part.first_failure
+                    .get_or_insert_with(|| format!("{:?}: {}", status.code(), status.message()));
             }
         }
     }

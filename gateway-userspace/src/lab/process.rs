@@ -34,18 +34,24 @@ pub fn start(name: &str, mut command: Command) -> Result<Child> {
 /// Enters a namespace for good and becomes another program; returns only on failure.
 pub fn exec(namespace: &str, command: &[String]) -> Result<()> {
     netns::enter(namespace).context("is the laboratory up? `sluice lab up`, as root")?;
-    let Some((program, args)) = command.split_first() else { bail!("no command given") };
+    let Some((program, args)) = command.split_first() else {
+        bail!("no command given")
+    };
     Err(Command::new(program).args(args).exec()).with_context(|| format!("run {program}"))
 }
 
 /// Ends every process that a pid file names and that is still one of ours.
 pub fn end_all() -> Result<()> {
-    let Ok(entries) = fs::read_dir(place::STATE_DIR) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(place::STATE_DIR) else {
+        return Ok(());
+    };
     let mut pids = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|extension| extension == "pid") {
-            let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+            let pid = fs::read_to_string(&path)
+                .ok()
+                .and_then(|text| text.trim().parse::<i32>().ok());
             if let Some(pid) = pid.filter(|pid| is_ours(*pid)) {
                 let _ = process::terminate(pid);
                 pids.push(pid);
@@ -69,9 +75,14 @@ pub fn end_all() -> Result<()> {
 /// A pid may have been given to someone else since: only a live `sluice` is ended.
 fn is_ours(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    let zombie = stat
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
     let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    !zombie && exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sluice"))
+    !zombie
+        && exe
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("sluice"))
 }
 
 /// Waits until `ready` says yes; the end of `child` or the time limit is an error that shows the end of its log.

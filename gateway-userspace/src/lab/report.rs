@@ -58,13 +58,19 @@ impl LabReport {
         for run in &self.runs {
             let carried: u64 = run.per_endpoint.values().sum();
             if run.failed > 0 {
-                wrong.push(format!("listener {}: {} of {} requests failed", run.listener, run.failed, run.requests));
+                wrong.push(format!(
+                    "listener {}: {} of {} requests failed",
+                    run.listener, run.failed, run.requests
+                ));
             }
             if carried == 0 {
                 wrong.push(format!("listener {}: no backend answered anything", run.listener));
             }
             if run.listener == "l7" && run.jain < FAIR_MIN {
-                wrong.push(format!("listener l7: fairness {:.3}, at least {FAIR_MIN} expected", run.jain));
+                wrong.push(format!(
+                    "listener l7: fairness {:.3}, at least {FAIR_MIN} expected",
+                    run.jain
+                ));
             }
         }
         wrong
@@ -94,10 +100,19 @@ impl LabReport {
 impl Run {
     fn text(&self) -> String {
         let (what, why) = match self.listener {
-            "l4" => ("L4", "one connection is one flow: every call on it goes to the same endpoint"),
-            _ => ("L7", "every call is a stream of its own, and each stream picks an endpoint"),
+            "l4" => (
+                "L4",
+                "one connection is one flow: every call on it goes to the same endpoint",
+            ),
+            _ => (
+                "L7",
+                "every call is a stream of its own, and each stream picks an endpoint",
+            ),
         };
-        let mut text = format!("\n  {what}  listener {}, {} plane: {why}\n\n", self.listener, self.plane);
+        let mut text = format!(
+            "\n  {what}  listener {}, {} plane: {why}\n\n",
+            self.listener, self.plane
+        );
         let most = self.per_endpoint.values().copied().max().unwrap_or(0).max(1);
         for (endpoint, count) in &self.per_endpoint {
             let bar = "█".repeat(usize::try_from(count * 40 / most).unwrap_or(0));

@@ -31,10 +31,30 @@ pub fn up(wires: Wires) -> Result<()> {
         // One link per backend: the gateway has the same address on each, and a host route to the one behind it.
         ip_in(GATEWAY, &["addr", "add", "198.18.2.1/32", "dev", dev])?;
         ip_in(GATEWAY, &["addr", "add", "2001:2:0:2::1/128", "dev", dev, "nodad"])?;
-        ip_in(GATEWAY, &["route", "add", &format!("{}/32", backend.v4), "dev", dev, "src", "198.18.2.1"])?;
-        ip_in(GATEWAY, &["-6", "route", "add", &format!("{}/128", backend.v6), "dev", dev])?;
-        ip_in(namespace_name, &["addr", "add", &format!("{}/24", backend.v4), "dev", "eth0"])?;
-        ip_in(namespace_name, &["addr", "add", &format!("{}/64", backend.v6), "dev", "eth0", "nodad"])?;
+        ip_in(
+            GATEWAY,
+            &[
+                "route",
+                "add",
+                &format!("{}/32", backend.v4),
+                "dev",
+                dev,
+                "src",
+                "198.18.2.1",
+            ],
+        )?;
+        ip_in(
+            GATEWAY,
+            &["-6", "route", "add", &format!("{}/128", backend.v6), "dev", dev],
+        )?;
+        ip_in(
+            namespace_name,
+            &["addr", "add", &format!("{}/24", backend.v4), "dev", "eth0"],
+        )?;
+        ip_in(
+            namespace_name,
+            &["addr", "add", &format!("{}/64", backend.v6), "dev", "eth0", "nodad"],
+        )?;
         default_routes(namespace_name, "198.18.2.1", "2001:2:0:2::1")?;
     }
     if wires == Wires::Xdp {
@@ -48,7 +68,9 @@ pub fn up(wires: Wires) -> Result<()> {
 /// Removes the namespaces (and with them the links) that exist.
 pub fn down() -> Result<()> {
     let there = existing()?;
-    let ours = [CLIENT, GATEWAY].into_iter().chain(BACKENDS.map(|backend| backend.namespace));
+    let ours = [CLIENT, GATEWAY]
+        .into_iter()
+        .chain(BACKENDS.map(|backend| backend.namespace));
     for namespace in ours.filter(|name| there.iter().any(|known| known == name)) {
         command("ip", &["netns", "del", namespace])?;
     }
@@ -57,9 +79,16 @@ pub fn down() -> Result<()> {
 
 /// Names of the network namespaces on this machine.
 pub fn existing() -> Result<Vec<String>> {
-    let output = Command::new("ip").args(["netns", "list"]).output().context("run `ip` (package iproute2)")?;
+    let output = Command::new("ip")
+        .args(["netns", "list"])
+        .output()
+        .context("run `ip` (package iproute2)")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
 }
 
 fn namespace(name: &str) -> Result<()> {
@@ -70,7 +99,10 @@ fn namespace(name: &str) -> Result<()> {
 /// A veth pair: `dev` in the gateway's namespace, `eth0` in the other.
 fn wire(namespace: &str, dev: &str) -> Result<()> {
     let peer = ["peer", "name", "eth0", "netns", namespace];
-    ip_in(GATEWAY, &[&["link", "add", dev, "type", "veth"][..], &peer[..]].concat())?;
+    ip_in(
+        GATEWAY,
+        &[&["link", "add", dev, "type", "veth"][..], &peer[..]].concat(),
+    )?;
     ip_in(GATEWAY, &["link", "set", dev, "up"])?;
     ip_in(namespace, &["link", "set", "eth0", "up"])
 }
@@ -90,7 +122,10 @@ fn command_in(namespace: &str, program: &str, args: &[&str]) -> Result<()> {
 }
 
 fn command(program: &str, args: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(args).output().with_context(|| format!("run `{program}`"))?;
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("run `{program}`"))?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         bail!("`{program} {}` failed: {}", args.join(" "), error.trim());

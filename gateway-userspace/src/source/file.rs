@@ -49,12 +49,21 @@ impl FileSource {
     pub fn new(paths: Vec<PathBuf>) -> Result<Self> {
         let stdin = if paths.iter().any(|path| path.as_os_str() == "-") {
             let mut text = String::new();
-            std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text).context("read standard input")?;
-            Some(Text { name: "<stdin>".to_owned(), text })
+            std::io::stdin()
+                .take(FILE_BYTES_MAX)
+                .read_to_string(&mut text)
+                .context("read standard input")?;
+            Some(Text {
+                name: "<stdin>".to_owned(),
+                text,
+            })
         } else {
             None
         };
-        Ok(Self { paths: paths.into_iter().filter(|path| path.as_os_str() != "-").collect(), stdin })
+        Ok(Self {
+            paths: paths.into_iter().filter(|path| path.as_os_str() != "-").collect(),
+            stdin,
+        })
     }
 
     /// Reads everything now, in the order of the arguments; directories in the order of file names.
@@ -66,7 +75,9 @@ impl FileSource {
                 Ok(files) => files.iter().for_each(|file| read_one(file, &mut reading)),
                 Err(error) => {
                     let name = path.display().to_string();
-                    reading.problems.push(format!("{name}: {error} (mend: give -f a file or directory that exists)"));
+                    reading.problems.push(format!(
+                        "{name}: {error} (mend: give -f a file or directory that exists)"
+                    ));
                     reading.lost.push(name);
                 }
             }
@@ -82,7 +93,8 @@ impl FileSource {
         let directories = places.directories.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let matters = |event: notify::Event| {
-                !matches!(event.kind, notify::EventKind::Access(_)) && event.paths.iter().any(|path| places.matter(path))
+                !matches!(event.kind, notify::EventKind::Access(_))
+                    && event.paths.iter().any(|path| places.matter(path))
             };
             // An error (a queue that overflowed) may hide a change: it counts as one.
             if event.map_or(true, matters) {
@@ -93,7 +105,9 @@ impl FileSource {
             let watched = watcher.watch(&directory, RecursiveMode::NonRecursive);
             watched.with_context(|| format!("watch {}", directory.display()))?;
         }
-        std::thread::Builder::new().name("watch".to_owned()).spawn(move || settle(&receiver, &changed))?;
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || settle(&receiver, &changed))?;
         Ok(Watch { _watcher: watcher })
     }
 }
@@ -125,7 +139,9 @@ fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path)?.take(FILES_MAX) {
         let file = entry?.path();
-        let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let yaml = file
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
         if yaml && file.is_file() {
             files.push(file);
         }
@@ -183,7 +199,10 @@ impl Places {
         const LINKS_MAX: usize = 8;
         let mut at = path.to_owned();
         for _ in 0..LINKS_MAX {
-            let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let parent = at
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
             self.directories.insert(parent.to_owned());
             self.names.extend(at.file_name().map(ToOwned::to_owned));
             if fs::symlink_metadata(parent).is_ok_and(|facts| facts.is_symlink()) {
@@ -216,7 +235,10 @@ mod tests {
         }
         let source = FileSource::new(vec![dir.path().to_owned(), dir.path().join("missing.yaml")]).expect("no stdin");
         let reading = source.read();
-        assert_eq!(reading.texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            reading.texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
         assert_eq!(reading.problems.len(), 1, "{:?}", reading.problems);
     }
 
@@ -229,9 +251,14 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         let _watch = source.watch(&[], move || drop(sender.send(()))).expect("watch");
         fs::write(dir.path().join("log.txt"), "noise").expect("write");
-        assert!(receiver.recv_timeout(Duration::from_millis(200)).is_err(), "a log file is no change");
+        assert!(
+            receiver.recv_timeout(Duration::from_millis(200)).is_err(),
+            "a log file is no change"
+        );
         fs::write(&config, "b").expect("write");
-        receiver.recv_timeout(Duration::from_secs(5)).expect("the configuration is");
+        receiver
+            .recv_timeout(Duration::from_secs(5))
+            .expect("the configuration is");
     }
 
     #[test]
@@ -247,10 +274,14 @@ mod tests {
         let source = FileSource::new(vec![at("config.yaml")]).expect("no stdin");
         assert_eq!(source.read().texts[0].text, "old");
         let (sender, receiver) = mpsc::channel();
-        let _watch = source.watch(&[], move || sender.send(()).expect("the test listens")).expect("watch");
+        let _watch = source
+            .watch(&[], move || sender.send(()).expect("the test listens"))
+            .expect("watch");
         std::os::unix::fs::symlink("..2", at("..data_tmp")).expect("link");
         fs::rename(at("..data_tmp"), at("..data")).expect("swap");
-        receiver.recv_timeout(Duration::from_secs(5)).expect("the swap is noticed");
+        receiver
+            .recv_timeout(Duration::from_secs(5))
+            .expect("the swap is noticed");
         assert_eq!(source.read().texts[0].text, "new");
     }
 }

@@ -5,10 +5,10 @@ pub mod close;
 pub mod open;
 pub mod read;
 
-use crate::telemetry::report::TlsMetrics;
 use super::slab::{Key, Slab};
 use super::socket::Socket;
 use super::turn::Context;
+use crate::telemetry::report::TlsMetrics;
 use gateway_core::time::Moment;
 use gateway_http::engine::{Action, ConnId, Engine, EngineConfig, RESTORE_MAX, Transmitted};
 use std::io::{self, ErrorKind};

@@ -11,10 +11,10 @@ mod relay;
 pub use pipes::PipePool;
 
 use super::accept::Incoming;
-use crate::telemetry::report::RelayMetrics;
 use super::slab::{Key, Slab};
 use super::token::Source;
 use super::turn::Context;
+use crate::telemetry::report::RelayMetrics;
 use gateway_core::balance::Balancers;
 use gateway_core::fault::Refusal;
 use gateway_core::ir::Recognise;
