@@ -4,7 +4,7 @@ use super::KernelError;
 use super::map::{Map, PerCpu, possible_cpus};
 use super::pins::Pins;
 use aya::maps::Map as AyaMap;
-use aya::programs::{SchedClassifier, SkLookup, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, SkLookup, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::abi::{Endpoint, Flow, FlowKey, Sources, Vip, VipKey};
 use std::os::fd::{AsFd, OwnedFd};
@@ -177,6 +177,16 @@ fn load_lookup(object: &mut Ebpf) -> Result<OwnedFd, KernelError> {
 
 /// An error of aya, with the errno under it deciding whose fault it is.
 fn failed(doing: &str, error: &(dyn std::error::Error + 'static)) -> KernelError {
+    if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref()
+        && io_error.raw_os_error() != Some(libc::EPERM)
+    {
+        // The verifier refuses with EACCES, which is no matter of permission here.
+        let log = verifier_log.to_string();
+        let why = verdict(&log);
+        return KernelError::Unavailable(format!(
+            "{doing}: this kernel's verifier refuses it ({io_error}): {why}"
+        ));
+    }
     let mut cause = Some(error);
     while let Some(one) = cause {
         if let Some(io) = one.downcast_ref::<std::io::Error>() {
@@ -188,4 +198,32 @@ fn failed(doing: &str, error: &(dyn std::error::Error + 'static)) -> KernelError
         return KernelError::Unavailable(format!("{doing}: {error}"));
     }
     KernelError::Failed(format!("{doing}: {error}"))
+}
+
+/// What a verifier's log comes to: its last line before the statistics.
+fn verdict(log: &str) -> &str {
+    let lines = log.trim_end_matches('\0').lines().map(str::trim);
+    let statistics = ["verification time", "stack depth", "processed "];
+    let telling = lines.filter(|line| !line.is_empty() && !statistics.iter().any(|word| line.starts_with(word)));
+    telling.last().unwrap_or("its log is empty")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_of_a_verifier_is_its_last_word_before_the_statistics() {
+        let log = "0: R1=ctx()\n1771: (69) r1 = *(u16 *)(r0 +2)\nR0 unbounded memory access\n\
+                   verification time 9864 usec\nstack depth 248\nprocessed 281 insns\n\0";
+        assert_eq!(verdict(log), "R0 unbounded memory access");
+        assert_eq!(verdict(""), "its log is empty");
+    }
+
+    #[test]
+    fn the_binary_says_where_it_comes_from() {
+        let facts = build_facts();
+        assert!(!facts.git.is_empty());
+        assert_eq!(facts.object.is_some(), !OBJECT.is_empty());
+    }
 }
