@@ -1,7 +1,9 @@
 //! The maps, by name. Keys and values are `gateway_common::abi`; who writes which is `docs/maps.md`.
 
+use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::btf_map;
+use core::mem::size_of;
 use gateway_common::abi::{
     CONFIG_WORDS, ENDPOINTS_MAX, Endpoint, FLOWS_MAX, Flow, FlowKey, LISTENERS_MAX, REASONS, Ring, Sources, VIPS_MAX,
     Vip, VipKey, WORKERS_MAX,
@@ -11,9 +13,21 @@ use gateway_common::abi::{
 #[btf_map]
 pub static VIPS: HashMap<VipKey, Vip, { VIPS_MAX as usize }> = HashMap::new();
 
+/// What an inner map of [`RINGS`] is: an array of one [`Ring`].
+///
+/// Sizes, not types: a map that userspace makes later has no BTF, and Linux 6.1 takes it for another kind of map than a
+/// template that has (it compares the place of a timer in the value, "none" against "not known").
+#[repr(C)]
+pub struct RingMap {
+    r#type: *const [i32; BPF_MAP_TYPE_ARRAY as usize],
+    key_size: *const [i32; size_of::<u32>()],
+    value_size: *const [i32; size_of::<Ring>()],
+    max_entries: *const [i32; 1],
+}
+
 /// By VIP id: one ring each, as one value, so that a swap is one system call.
 #[btf_map]
-pub static RINGS: ArrayOfMaps<Array<Ring, 1>, { VIPS_MAX as usize }> = ArrayOfMaps::new();
+pub static RINGS: ArrayOfMaps<RingMap, { VIPS_MAX as usize }> = ArrayOfMaps::new();
 
 #[btf_map]
 pub static ENDPOINTS: Array<Endpoint, { ENDPOINTS_MAX as usize }> = Array::new();

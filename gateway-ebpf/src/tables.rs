@@ -2,8 +2,9 @@
 
 use crate::maps::{CLOCK, CONFIG, ENDPOINTS, FLOWS, LOAD, REVERSE, RINGS, SOURCES, VIPS};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers;
 use gateway_common::abi::{
-    CONFIG_WORKERS, Endpoint, Flow, FlowKey, FlowPhase, RING_SLOTS, SOURCE_WORDS, Slot, Vip, VipKey,
+    CONFIG_WORKERS, Endpoint, Flow, FlowKey, FlowPhase, RING_SLOTS, Ring, SOURCE_WORDS, Slot, Vip, VipKey,
 };
 use gateway_common::datapath::{Entry, Insert, Table, Tables};
 
@@ -59,7 +60,16 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn slot(&self, vip: u32, index: u32) -> Option<Slot> {
-        let ring = RINGS.get_value(vip, &0)?;
+        let inner = RINGS.get(vip)?;
+        // SAFETY: an inner map holds one `Ring` under key 0, by its template; it lives as long as this run (RCU).
+        let ring: &Ring = unsafe {
+            let key = 0u32;
+            let value = helpers::bpf_map_lookup_elem((&raw const *inner).cast_mut().cast(), (&raw const key).cast());
+            value.cast::<Ring>().as_ref()?
+        };
+        // `ring_index` is in range by construction, and rustc would drop the check; older verifiers (6.1) cannot follow
+        // the multiplication, so they need to see it.
+        let index = core::hint::black_box(index);
         if index as usize >= RING_SLOTS {
             return None;
         }

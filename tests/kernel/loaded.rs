@@ -38,6 +38,8 @@ pub struct Loaded {
     flows_max: u32,
     counters: PerCpuArray<MapData, u64>,
     before: BTreeMap<u32, u64>,
+    /// What `RINGS` holds: a swap waits for the kernel, so only a ring that changed is put.
+    rings: BTreeMap<u32, Vec<Slot>>,
 }
 
 /// The object as `cargo xtask ebpf` leaves it.
@@ -69,6 +71,7 @@ impl Loaded {
             flows_max,
             counters,
             before: BTreeMap::new(),
+            rings: BTreeMap::new(),
         };
         loaded.changes()?;
         Ok(loaded)
@@ -82,33 +85,38 @@ impl Loaded {
             vips.remove(&key)?;
         }
         for (key, vip) in &twin.vips {
-            vips.insert(vip_key(key), [vip.id, vip.mode], 0)?;
+            vips.insert(vip_key(key), [vip.id, vip.mode], 0).context("VIPS")?;
         }
         for (id, ring) in &twin.rings {
-            self.put_ring(*id, ring)?;
+            if self.rings.get(id) != Some(ring) {
+                self.put_ring(*id, ring)?;
+                self.rings.insert(*id, ring.clone());
+            }
         }
         let mut endpoints: Array<_, [u32; 9]> = self.map("ENDPOINTS")?.try_into()?;
         for (index, endpoint) in &twin.endpoints {
-            endpoints.set(u32::from(*index), endpoint_words(endpoint), 0)?;
+            endpoints
+                .set(u32::from(*index), endpoint_words(endpoint), 0)
+                .context("ENDPOINTS")?;
         }
         let mut sources: Array<_, [u64; SOURCE_WORDS]> = self.map("SOURCES")?.try_into()?;
-        sources.set(0, twin.sources.words, 0)?;
+        sources.set(0, twin.sources.words, 0).context("SOURCES")?;
         let mut clock: Array<_, u32> = self.map("CLOCK")?.try_into()?;
-        clock.set(0, twin.clock, 0)?;
+        clock.set(0, twin.clock, 0).context("CLOCK")?;
         for (name, twin) in [("FLOWS", &twin.flows), ("REVERSE", &twin.reverse)] {
             let mut table: HashMap<_, [u32; 10], [u32; 12]> = self.map(name)?.try_into()?;
             for key in table.keys().collect::<Result<Vec<_>, _>>()? {
                 table.remove(&key)?;
             }
             for (key, flow) in &*twin.borrow() {
-                table.insert(flow_key(key), flow_words(flow), 0)?;
+                table.insert(flow_key(key), flow_words(flow), 0).context(name)?;
             }
         }
         Ok(())
     }
 
     /// Swaps one ring in.
-    pub fn put_ring(&mut self, vip: u32, ring: &[Slot]) -> Result<()> {
+    fn put_ring(&mut self, vip: u32, ring: &[Slot]) -> Result<()> {
         let mut words: Box<Ring> = vec![0u32; RING_SLOTS]
             .into_boxed_slice()
             .try_into()
@@ -118,9 +126,9 @@ impl Loaded {
         }
         let mut inner: Array<MapData, Ring> = Array::create(1, 0)?;
         let words: &Ring = &words;
-        inner.set(0, words, 0)?;
+        inner.set(0, words, 0).context("a ring")?;
         let mut rings: ArrayOfMaps<_, Array<MapData, Ring>> = self.map("RINGS")?.try_into()?;
-        rings.set(vip, &inner, 0)?;
+        rings.set(vip, &inner, 0).context("RINGS")?;
         Ok(())
     }
 
