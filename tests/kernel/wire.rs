@@ -124,24 +124,30 @@ impl Wire {
 
     /// Index of its interface in the gateway.
     pub fn ifindex(&self) -> Result<u32> {
-        Ok(inside(GATEWAY, &format!("cat /sys/class/net/{}/ifindex", self.device))?
-            .trim()
-            .parse()?)
+        Ok(link(GATEWAY, &self.device)?.0)
     }
 
     /// Ethernet addresses of a frame from the gateway to the peer.
     pub fn macs(&self) -> Result<[u8; 12]> {
-        let read = |namespace, device: &str| -> Result<Vec<u8>> {
-            let text = inside(namespace, &format!("cat /sys/class/net/{device}/address"))?;
-            Ok(text
-                .trim()
-                .split(':')
-                .map(|byte| u8::from_str_radix(byte, 16))
-                .collect::<Result<_, _>>()?)
-        };
-        let both = [read(self.peer, "eth0")?, read(GATEWAY, &self.device)?].concat();
+        let both = [link(self.peer, "eth0")?.1, link(GATEWAY, &self.device)?.1].concat();
         both.try_into().ok().context("two Ethernet addresses")
     }
+}
+
+/// Index and Ethernet address of an interface, as ip says them: `2: eth0@if3: <..> .. link/ether 12:.. ..`. Not from
+/// /sys, which shows another namespace's.
+fn link(namespace: &str, device: &str) -> Result<(u32, Vec<u8>)> {
+    let text = inside(namespace, &format!("ip -o link show dev {device}"))?;
+    let index = text.split(':').next().unwrap_or_default().trim().parse()?;
+    let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
+    let address = words.nth(1).context("an Ethernet address")?;
+    Ok((
+        index,
+        address
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16))
+            .collect::<Result<_, _>>()?,
+    ))
 }
 
 fn wire(peer: &'static str, number: u8) -> Wire {
