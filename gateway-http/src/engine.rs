@@ -27,6 +27,7 @@
 //! * A request sees one snapshot: the one that was current when its head was complete.
 //! * No allocation per request once warm (asserted by a test with a counting allocator).
 
+mod block;
 mod connection;
 mod connections;
 mod control;
@@ -48,6 +49,7 @@ mod pump;
 mod read;
 mod reply;
 mod request;
+mod request_id;
 mod response;
 mod revisions;
 mod stream;
@@ -433,13 +435,15 @@ impl Engine {
             return Transmitted::Blocked;
         }
         loop {
+            let before = c.bytes_out;
             match c.out.write(chunk, &mut self.pool, &mut c.bytes_out, write) {
-                Written::Everything => c.blocked = false,
+                Written::Everything => {
+                    c.blocked = false;
+                    c.stalled_since = None;
+                }
                 Written::Blocked => {
                     c.blocked = true;
-                    if c.closing != Closing::No && c.timer == TimerId::NONE {
-                        self.arm_timer(c);
-                    }
+                    self.note_stall(c, before);
                     return Transmitted::Blocked;
                 }
                 Written::Lost => {
@@ -455,6 +459,17 @@ impl Engine {
             if c.out.is_empty() {
                 return Transmitted::Drained;
             }
+        }
+    }
+
+    /// The socket is full: its peer has `limits.stall_timeout` to take anything at all.
+    fn note_stall(&mut self, c: &mut Connection, before: u64) {
+        let new = c.stalled_since.is_none();
+        if new || c.bytes_out > before {
+            c.stalled_since = Some(self.now);
+        }
+        if new {
+            self.arm_timer(c);
         }
     }
 
@@ -520,47 +535,5 @@ impl Engine {
     }
 }
 
-/// An id for a request that came without: unique in the process, and over processes as far as the seed is. Written
-/// like a UUID of version 4, because that is what people's tools recognise.
-fn request_id(seed: u64, worker: u16, counter: u64) -> [u8; 36] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let high = scatter(seed ^ (u64::from(worker) << 48) ^ counter);
-    let low = scatter(high ^ seed.rotate_left(32));
-    let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (place, byte) in text.iter_mut().enumerate() {
-        if !matches!(place, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = DIGITS[(bits >> shift) as usize & 15];
-        }
-    }
-    text
-}
-
-/// A bijection on 64 bits that mixes well (SplitMix64's finisher).
-fn scatter(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 /// Upper bound of what `restore` gives back: an unfinished HTTP/2 frame or HTTP/1.1 head.
 pub const RESTORE_MAX: usize = 64 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::request_id;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn request_ids_look_like_uuids_and_differ() {
-        let ids: BTreeSet<_> = (0..10_000).map(|counter| request_id(7, 3, counter)).collect();
-        assert_eq!(ids.len(), 10_000);
-        for id in ids {
-            assert_eq!((id[8], id[14]), (b'-', b'4'));
-            assert!(matches!(id[19], b'8' | b'9' | b'a' | b'b'));
-        }
-    }
-}

@@ -42,6 +42,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// A downstream connection without a stream is closed after this.
     pub idle_timeout: Duration,
+    /// A connection whose peer takes nothing of what is written to it for this long is closed.
+    pub stall_timeout: Duration,
     /// From accept, or from the first byte of an HTTP/1.1 head, to its end.
     pub head_timeout: Duration,
     /// An upstream connection without a stream is closed after this.
@@ -76,6 +78,7 @@ impl Default for Limits {
             replay_bytes_max: 16 * 1024,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(300),
+            stall_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(15),
             upstream_idle_timeout: Duration::from_secs(60),
             upstream_idle_max: 256,

@@ -511,3 +511,97 @@ async fn a_broken_off_stream_gives_its_connections_window_back() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_closed_in_time() {
+    let rig = rig().await;
+    let (mut client, mut endpoint, _sockets) = pair(&rig).await;
+    let mut more = Vec::new();
+    frame::put_window_update(&mut more, 1, 1 << 20);
+    frame::put_window_update(&mut more, 0, 1 << 20);
+    client.send(&more).await;
+    endpoint.headers(1, &[(":status", "200")], false).await;
+    for _ in 0..10 {
+        endpoint.frame(Kind::Data, 0, 1, &[7; 16_384]).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    assert!(
+        client.wait_for(Kind::Data).await.is_some(),
+        "a byte taken is a sign of life"
+    );
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    assert_eq!(rig.with(|driver| driver.engine.live()).await, (1, 1));
+    tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+    assert_eq!(rig.with(|driver| driver.engine.live()).await, (0, 0));
+    assert_eq!(endpoint.error().await, Some((STREAM, ErrorCode::Cancel)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_farewell_has_two_steps() {
+    let rig = rig().await;
+    let (mut client, mut endpoint, _sockets) = pair(&rig).await;
+    rig.with(|driver| {
+        let now = driver.now();
+        driver.engine.drain(now);
+    })
+    .await;
+    let first = client.wait_for(Kind::GoAway).await.unwrap();
+    assert_eq!(frame::goaway(&first.payload), Some((0x7fff_ffff, ErrorCode::NoError)));
+    // What was on its way is still served.
+    client.request(3, "GET", true).await;
+    let head = endpoint.wait_for(Kind::Headers).await.unwrap();
+    endpoint.headers(head.header.stream, &[(":status", "200")], true).await;
+    assert_eq!(client.wait_for(Kind::Headers).await.unwrap().header.stream, 3);
+    let second = client.wait_for(Kind::GoAway).await.unwrap();
+    assert_eq!(frame::goaway(&second.payload), Some((3, ErrorCode::NoError)));
+    // What comes later is not, and its client knows.
+    client.request(5, "GET", true).await;
+    assert!(endpoint.wait_for(Kind::Headers).await.is_none());
+    endpoint.headers(1, &[(":status", "200")], true).await;
+    assert_eq!(client.wait_for(Kind::Headers).await.unwrap().header.stream, 1);
+    client.frame(Kind::Data, flags::END_STREAM, 1, b"").await;
+    assert!(
+        client.wait_for(Kind::Data).await.is_none(),
+        "closed when the last stream ended"
+    );
+    let refused = rig.with(|driver| {
+        let accepted = gateway_http::engine::Accepted {
+            listener: gateway_core::ids::ListenerId(0),
+            peer: ([198, 18, 1, 2], 1).into(),
+            local: ([198, 18, 0, 10], 8080).into(),
+            tls: None,
+            protocol: DownstreamProtocol::Http2,
+        };
+        let now = driver.now();
+        driver.engine.accept(accepted, now).err()
+    });
+    assert_eq!(refused.await, Some(gateway_core::fault::Refusal::Draining));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_live_can_be_seen() {
+    let rig = rig().await;
+    let (mut client, _endpoint, _sockets) = pair(&rig).await;
+    client.frame(Kind::Data, 0, 1, b"twelve bytes").await;
+    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    let (connections, streams) = rig
+        .with(|driver| {
+            let now = driver.now();
+            (driver.engine.connections(now), driver.engine.streams(now))
+        })
+        .await;
+    let [down, up] = &connections[..] else {
+        panic!("{connections:?}")
+    };
+    assert_eq!((down.protocol, down.streams, down.streams_total), ("h2", 1, 1));
+    assert_eq!(down.peer.to_string(), "198.18.1.2:40000");
+    assert!(down.listener.is_some() && up.endpoint.is_some() && down.age_ms >= 30);
+    assert_eq!((up.protocol, up.peer), ("h2", endpoint_addr(1)));
+    let [stream] = &streams[..] else { panic!("{streams:?}") };
+    assert_eq!((stream.connection, stream.stream), (down.id, 1));
+    assert_eq!(
+        (stream.method.as_str(), stream.path.as_str(), stream.bytes_up),
+        ("POST", "/", 12)
+    );
+    assert_eq!(stream.endpoint, up.endpoint);
+}

@@ -87,8 +87,9 @@ pub struct Connection {
     pub dead: bool,
     /// It is in the list of connections to be written.
     pub dirty: bool,
-    /// The socket is full.
+    /// The socket is full, since when nothing at all could be written.
     pub blocked: bool,
+    pub stalled_since: Option<Moment>,
     pub farewell: Farewell,
     /// Live streams, waiting ones included, and streams ever opened.
     pub streams: u32,
@@ -160,6 +161,7 @@ impl Connection {
             dead: false,
             dirty: false,
             blocked: false,
+            stalled_since: None,
             farewell: Farewell::None,
             streams: 0,
             streams_total: 0,

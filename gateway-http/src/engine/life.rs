@@ -259,6 +259,9 @@ impl Engine {
         if c.farewell == Farewell::Announced {
             due = due.min(self.now + limits.goaway_pause);
         }
+        if let Some(since) = c.stalled_since {
+            due = due.min(since + limits.stall_timeout);
+        }
         due
     }
 
@@ -291,6 +294,11 @@ impl Engine {
             }
         }
         if c.is_connecting() && self.now >= c.opened + self.limits.connect_timeout {
+            return self.kill(c, true);
+        }
+        if c.stalled_since
+            .is_some_and(|since| self.now >= since + self.limits.stall_timeout)
+        {
             return self.kill(c, true);
         }
         let assembling = match &c.codec {

@@ -2,10 +2,11 @@
 //!
 //! `complete the head -> normalise authority and path -> Decide::request -> an upstream leg, or a local reply`.
 
+use super::Engine;
 use super::connection::{Codec, Connection, Role};
 use super::path::{self, Normal};
+use super::request_id::request_id;
 use super::stream::{DOWN, TRIED_MAX, UP};
-use super::{Engine, request_id};
 use crate::grpc;
 use crate::head::authority;
 use crate::head::facts::{Method, RequestFacts};
