@@ -3,6 +3,7 @@
 //! Links none of our crates and nothing from a registry, so it builds in seconds when all else is broken.
 //! stdout belongs to the verb's result (`run --once --json` prints only JSON); what is being done goes to stderr.
 
+mod bench;
 mod check;
 mod ebpf;
 mod run;
@@ -55,6 +56,11 @@ const VERBS: &[Verb] = &[
         name: "tidy",
         about: "the house rules alone: crate and folder edges, unsafe, sizes, names, licences",
         run: tidy::verb,
+    },
+    Verb {
+        name: "bench",
+        about: "what a request costs here and in installed peers: bench l7 [--rounds N] [--secs S] [--write]",
+        run: bench::verb,
     },
     Verb {
         name: "vm",

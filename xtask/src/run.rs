@@ -59,6 +59,7 @@ pub fn build_lab_binary() -> Result<PathBuf, Failure> {
     Ok(target_folder().join("lab/sluice"))
 }
 
-fn target_folder() -> PathBuf {
+/// Where cargo builds.
+pub fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }
