@@ -3,9 +3,7 @@
 
 extern crate std;
 
-use crate::abi::{
-    Endpoint, FLOWS_MAX, Flow, FlowKey, FlowPhase, RING_SLOTS, SOURCE_WORDS, Slot, Sources, Vip, VipKey, source_bit,
-};
+use crate::abi::{Endpoint, FLOWS_MAX, Flow, FlowKey, FlowPhase, RING_SLOTS, SOURCE_WORDS, Slot, Sources, Vip, VipKey};
 use crate::checksum;
 use crate::datapath::{Change, Entry, Insert, Packet, Table, Tables, Word};
 use std::cell::RefCell;
@@ -56,11 +54,6 @@ impl Twin {
     /// Puts a ring made by a function of the slot's index.
     pub fn put_ring(&mut self, vip: u32, slot: impl FnMut(usize) -> Slot) {
         self.rings.insert(vip, (0..RING_SLOTS).map(slot).collect());
-    }
-
-    /// The bit that prefilters this endpoint's replies.
-    pub fn holds_source(&self, endpoint: &Endpoint) -> bool {
-        self.source(source_bit(&endpoint.addr, endpoint.port_be))
     }
 
     fn table(&self, table: Table) -> &RefCell<BTreeMap<FlowKey, Flow>> {
