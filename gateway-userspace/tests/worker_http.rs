@@ -6,15 +6,19 @@
 mod backends;
 #[path = "support/workers.rs"]
 mod support;
+#[path = "support/web.rs"]
+mod web;
 
 use backends::{http1_echo, http2_echo};
 use gateway_core::ir::UpstreamProtocol::{H2c, Http1};
-use gateway_core::ir::{Certificate, Ir, SecretBytes};
+use gateway_core::ir::{Certificate, SecretBytes};
 use sluice::telemetry::access_log::{AccessLogOptions, Format, Target};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::Command;
-use support::{Gateway, connect, free_addr, http, ir, options, service, with_certificate};
+use std::sync::atomic::Ordering;
+use support::{Gateway, connect, free_addr, http, ir, options, service, taken_max, with_certificate};
+use web::{GET, both, certificate, fountain, settled};
 
 /// What curl printed: the body, then the status, the protocol version and some fields.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,25 +51,6 @@ fn curl(arguments: &[&str], url: &str) -> Answer {
         status: words.next().unwrap().parse().unwrap(),
         version: words.next().unwrap(),
         endpoint: words.next().unwrap_or_default(),
-    }
-}
-
-/// One listener with `/two` on HTTP/2 and `/one` on HTTP/1.1.
-fn both(certificate: Option<&str>) -> (Ir, SocketAddr) {
-    let bind = free_addr();
-    let listener = http(bind, certificate, &[("/two", "two", H2c), ("/one", "one", Http1)]);
-    let services = vec![
-        service("two", &[http2_echo("two")]),
-        service("one", &[http1_echo("one")]),
-    ];
-    (ir(vec![listener], services), bind)
-}
-
-fn certificate() -> Certificate {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    Certificate {
-        chain: vec![made.cert.der().to_vec()],
-        key: SecretBytes::new(made.signing_key.serialize_der()),
     }
 }
 
@@ -220,53 +205,6 @@ fn a_fin_right_behind_a_request_does_not_lose_the_answer() {
 }
 
 #[test]
-fn tls_clients_come_back_with_a_ticket() {
-    let (ir, bind) = both(Some("it"));
-    let ir = with_certificate(ir, "it", certificate());
-    let mut gateway = Gateway::start(&ir, options());
-    let folder = tempfile::tempdir().unwrap();
-    let session = folder.path().join("session");
-    let s_client = |direction: &str| {
-        let script = format!(
-            "printf 'GET /one HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n' | openssl s_client -connect {bind} \
-             -alpn http/1.1 -ign_eof {direction} {} 2>&1",
-            session.display()
-        );
-        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let first = s_client("-sess_out");
-    assert!(first.contains("HTTP/1.1 200"), "{first}");
-    gateway.publish(&ir);
-    let second = s_client("-sess_in");
-    assert!(second.contains("Reused, TLSv1.3"), "{second}");
-    assert!(second.contains("HTTP/1.1 200"), "{second}");
-    assert_eq!(gateway.report().tls.resumed_total, 1);
-}
-
-#[test]
-fn what_is_not_tls_on_an_https_port_is_turned_away_by_name() {
-    let (ir, bind) = both(Some("it"));
-    let gateway = Gateway::start(&with_certificate(ir, "it", certificate()), options());
-    let mut client = connect(bind);
-    client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let _ = client.read_to_end(&mut Vec::new());
-    gateway.expect_refused(gateway_core::fault::Refusal::NotTls, 1);
-}
-
-#[test]
-fn a_silent_handshake_ends_after_its_time() {
-    let (ir, bind) = both(Some("it"));
-    let mut options = options();
-    options.handshake_timeout = std::time::Duration::from_millis(100);
-    let gateway = Gateway::start(&with_certificate(ir, "it", certificate()), options);
-    let mut client = connect(bind);
-    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
-    gateway.expect_refused(gateway_core::fault::Refusal::Silent, 1);
-    assert_eq!(gateway.workers.live(), 0);
-}
-
-#[test]
 fn a_new_revision_is_served_by_connections_that_are_open() {
     let bind = free_addr();
     let (old, new) = (http1_echo("old"), http1_echo("new"));
@@ -396,4 +334,22 @@ fn writes_of_many_streams_share_a_system_call() {
     println!("{turns:?}");
     // Two per request, one to each side, if every stream were written by itself.
     assert!(turns.writes_total < 20_000, "{turns:?}");
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_endpoint() {
+    let len = taken_max() + 16_000_000;
+    let (endpoint, sent) = fountain(len);
+    let bind = free_addr();
+    let ir = ir(
+        vec![http(bind, None, &[("/", "it", Http1)])],
+        vec![service("it", &[endpoint])],
+    );
+    let _gateway = Gateway::start(&ir, options());
+    let mut client = connect(bind);
+    client.write_all(GET).unwrap();
+    assert!(settled(&sent) < taken_max(), "{} bytes", sent.load(Ordering::Relaxed));
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.iter().rev().take_while(|byte| **byte == b'x').count(), len);
 }

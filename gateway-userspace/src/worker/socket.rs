@@ -41,13 +41,15 @@ pub enum Stage {
     Connecting { conn: ConnId },
     /// The engine's.
     Open { conn: ConnId, upstream: bool },
-    /// We said all and wait for the peer to take it: closing at once could reset what is still on its way
-    /// (RFC 9112 9.6).
+    /// We said all: what TLS holds back still goes out, then the peer may take it in its time; closing at once could
+    /// reset what is on its way (RFC 9112 9.6).
     Lingering { until: Moment, bytes_left: usize },
 }
 
-/// How long a closed downstream socket waits for its peer.
+/// How long a closed downstream socket waits for its peer's FIN.
 pub const LINGER: Duration = Duration::from_secs(1);
+/// How long it waits for its peer to take what TLS holds back.
+pub const LINGER_SEALED: Duration = Duration::from_secs(30);
 /// What it reads and throws away meanwhile.
 pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -96,14 +98,11 @@ impl Socket {
         }
     }
 
-    /// Says goodbye in order; true if the peer may still be reading, so that the socket should linger.
-    pub fn finish(&mut self) -> bool {
+    /// Says that nothing follows what was written. What TLS holds back is sent by [`Socket::linger`].
+    pub fn finish(&mut self) {
         if let Some(session) = &mut self.tls {
             session.close();
         }
-        let flushed = self.flush();
-        let shut = self.stream.shutdown(Shutdown::Write);
-        !self.ended && flushed.is_ok() && shut.is_ok()
     }
 
     /// Makes closing it an abort: the peer gets a reset.
@@ -111,8 +110,20 @@ impl Socket {
         abort(&self.stream);
     }
 
-    /// Reads and throws away, up to the linger's bound. False: there is nothing more to wait for.
-    pub fn discard(&mut self, scratch: &mut [u8]) -> bool {
+    /// Sends the rest, then the FIN, then reads until the peer's. False: there is nothing more to wait for.
+    pub fn linger(&mut self, scratch: &mut [u8]) -> bool {
+        match self.flush() {
+            Ok(true) => {}
+            Ok(false) => return true,
+            Err(_) => return false,
+        }
+        // The second time it does nothing.
+        let shut = self.stream.shutdown(Shutdown::Write);
+        shut.is_ok() && !self.ended && self.discard(scratch)
+    }
+
+    /// Reads and throws away, up to the linger's bound. False: that was the end.
+    fn discard(&mut self, scratch: &mut [u8]) -> bool {
         loop {
             let Stage::Lingering { bytes_left, .. } = &mut self.stage else {
                 return false;
@@ -147,5 +158,82 @@ pub fn connect_done(stream: &TcpStream) -> io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+    use std::sync::Arc;
+
+    type Client = StreamOwned<ClientConnection, std::net::TcpStream>;
+
+    /// The gateway's end of a TLS connection, established, and the client's.
+    fn pair() -> (Socket, Client) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let server = server
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut client = StreamOwned::new(ClientConnection::new(Arc::new(client), name).unwrap(), stream);
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stage = Stage::Lingering {
+            until: Moment::ZERO,
+            bytes_left: LINGER_BYTES_MAX,
+        };
+        let mut socket = Socket::new(TcpStream::from_std(stream), stage);
+        socket.tls = Some(Session::new(Arc::new(server)).unwrap());
+        let hello = std::thread::spawn(move || {
+            client.write_all(b"hi").unwrap();
+            client
+        });
+        let (mut sealed, mut plain) = (vec![0; 16_384], vec![0; 16_384]);
+        while !plain.starts_with(b"hi") {
+            let Ok(n) = socket.stream.read(&mut sealed) else {
+                continue;
+            };
+            socket.tls.as_mut().unwrap().feed(&sealed[..n], &mut plain).unwrap();
+            socket.flush().unwrap();
+        }
+        (socket, hello.join().unwrap())
+    }
+
+    #[test]
+    fn what_tls_holds_back_and_the_close_notify_arrive_though_the_socket_was_full_at_the_end() {
+        let (mut socket, mut client) = pair();
+        let piece = vec![b'x'; 100_000];
+        let mut written = 0;
+        while let Ok(n) = socket.write(&[IoSlice::new(&piece)]) {
+            written += n;
+        }
+        assert!(socket.tls.as_ref().unwrap().wants_write(), "the socket took everything");
+        socket.finish();
+        let reading = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            // Ends without an error only after a close_notify.
+            client.read_to_end(&mut got).unwrap();
+            got.len()
+        });
+        while socket.linger(&mut [0; 1024]) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(reading.join().unwrap(), written);
     }
 }

@@ -1,4 +1,5 @@
 //! Endpoints for tests, on codecs that nobody here wrote: the `h2` crate and hyper.
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use bytes::Bytes;

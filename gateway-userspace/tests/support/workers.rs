@@ -1,4 +1,5 @@
 //! Workers on loopback, configured by a hand-made `Ir`.
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use gateway_core::fault::Refusal;
@@ -18,6 +19,15 @@ use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The most that two connections can hold in the kernel, in both directions, and 1 MB of ours.
+pub fn taken_max() -> usize {
+    let max = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
+        text.split_whitespace().last().unwrap().parse::<usize>().unwrap()
+    };
+    2 * (max("tcp_rmem") + max("tcp_wmem")) + 1_000_000
+}
 
 /// An address of 127.0.0.1 that nobody listens on, and that no other test of this process gets.
 pub fn free_addr() -> SocketAddr {

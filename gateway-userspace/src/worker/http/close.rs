@@ -2,7 +2,7 @@
 
 use super::HttpPlane;
 use crate::worker::slab::Key;
-use crate::worker::socket::{LINGER, LINGER_BYTES_MAX, Stage};
+use crate::worker::socket::{LINGER, LINGER_BYTES_MAX, LINGER_SEALED, Stage};
 use crate::worker::token::Source;
 use crate::worker::turn::Context;
 use gateway_core::fault::Refusal;
@@ -23,28 +23,33 @@ impl HttpPlane {
         let downstream = matches!(socket.stage, Stage::Open { upstream: false, .. });
         if reset {
             socket.abort();
-        } else if downstream && socket.finish() && self.lingering < LINGERING_MAX {
-            let until = context.now + LINGER;
-            socket.stage = Stage::Lingering {
-                until,
-                bytes_left: LINGER_BYTES_MAX,
-            };
-            self.lingering += 1;
-            context.timers.wake(until, Source::Http(key));
-            self.linger(key);
-            return;
+        } else if downstream {
+            socket.finish();
+            if self.lingering < LINGERING_MAX {
+                let wait = if socket.flush().is_ok_and(|sent| sent) {
+                    LINGER
+                } else {
+                    LINGER_SEALED
+                };
+                let until = context.now + wait;
+                socket.stage = Stage::Lingering {
+                    until,
+                    bytes_left: LINGER_BYTES_MAX,
+                };
+                self.lingering += 1;
+                context.timers.wake(until, Source::Http(key));
+                return self.linger(key);
+            }
         }
         self.sockets.remove(key);
     }
 
-    /// Reads a lingering socket to its end.
+    /// Goes on with a lingering socket.
     pub(super) fn linger(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
-        // A close_notify that found no room goes out behind the data.
-        let broken = socket.flush().is_err();
-        if broken || !socket.discard(&mut self.sealed) {
+        if !socket.linger(&mut self.sealed) {
             self.lingering -= 1;
             self.sockets.remove(key);
         }

@@ -72,12 +72,15 @@ impl HttpPlane {
     }
 
     fn after(&mut self, key: Key, conn: ConnId, chunk: &Chunk, context: &mut Context) {
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return;
+        };
         match chunk {
             Chunk::Bytes(..) | Chunk::Empty => {}
+            // Every later event finds the end again.
+            Chunk::End if socket.ended => {}
             Chunk::End => {
-                if let Some(socket) = self.sockets.get_mut(key) {
-                    socket.ended = true;
-                }
+                socket.ended = true;
                 self.engine.ended(conn, context.now);
             }
             Chunk::Broken => self.engine.lost(conn, context.now),
@@ -98,11 +101,17 @@ impl HttpPlane {
         let (n, more) = match chunk {
             Chunk::Bytes(n, more) => (n, more),
             Chunk::Empty => return false,
+            // The FIN behind a close_notify.
+            Chunk::End if socket.ended => return false,
             Chunk::End | Chunk::Broken => {
                 self.cut(key, open, context);
                 return false;
             }
         };
+        if socket.ended {
+            // Behind a close_notify nothing counts (RFC 8446 6.1).
+            return more;
+        }
         let lead = open.map_or(0, |conn| self.engine.restore(conn, &mut self.buffer));
         let Some(session) = socket.tls.as_mut() else {
             return false;
