@@ -67,8 +67,10 @@ impl From<Malformed> for Rejected {
 /// Whether every LF has its CR: the parser underneath takes a bare LF for a line end, an endpoint may not
 /// (RFC 9112 2.2).
 fn has_bare_lf(head: &[u8]) -> bool {
-    let bare = head
-        .windows(2)
-        .fold(false, |bad, pair| bad | ((pair[1] == b'\n') & (pair[0] != b'\r')));
+    // No early exit: the loop is straight and vectorised.
+    let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
+    let bare = pairs.fold(false, |bad, (before, byte)| {
+        bad | ((*byte == b'\n') & (*before != b'\r'))
+    });
     bare || head.first() == Some(&b'\n')
 }

@@ -175,7 +175,7 @@ impl FieldList {
         self.bytes.extend_from_slice(token.name());
         self.bytes
             .extend_from_within(old.offset() + old.name_len()..old.offset() + old.bytes_len());
-        if let Some(field) = self.describe(start, token.name().len(), None, old.is_never_indexed()) {
+        if let Some(field) = self.describe(start, token.name().len(), Some((token, false)), old.is_never_indexed()) {
             self.fields.insert(0, field);
         }
     }

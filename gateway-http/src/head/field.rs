@@ -92,7 +92,11 @@ impl Field {
         let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u16::try_from(value.len())) else {
             return None;
         };
-        let (token, bad_name) = known.unwrap_or_else(|| (Token::of(name), !name_is_valid(name)));
+        let (token, bad_name) = known.unwrap_or_else(|| {
+            // A name we know is a valid one.
+            let token = Token::of(name);
+            (token, token == Token::OTHER && !name_is_valid(name))
+        });
         let bad = bad_name || !value_is_valid(value);
         let hash = hash(whole) ^ u32::from(name_len);
         let static_index = if token.may_be_static_whole() {
@@ -168,23 +172,33 @@ fn static_whole(token: Token, value: &[u8]) -> u8 {
     0
 }
 
-/// Lower-case token (RFC 9110 5.6.2, RFC 9113 8.2.1), or one of the pseudo-fields.
+/// Lower-case token (RFC 9110 5.6.2, RFC 9113 8.2.1). Pseudo-fields are names we know.
 fn name_is_valid(name: &[u8]) -> bool {
-    match name.first() {
-        None => false,
-        Some(b':') => Token::of(name).is_pseudo(),
-        Some(_) => name.iter().all(|byte| NAME_BYTES[usize::from(*byte)]),
-    }
+    !name.is_empty() && name.iter().all(|byte| NAME_BYTES[usize::from(*byte)])
 }
 
 /// No control character but HTAB, no white space at the ends (RFC 9110 5.5, RFC 9113 8.2.1).
 fn value_is_valid(value: &[u8]) -> bool {
+    let (words, rest) = value.as_chunks::<8>();
+    let suspicious = words
+        .iter()
+        .fold(0, |found, word| found | suspicion(u64::from_le_bytes(*word)))
+        != 0;
+    let bad = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    // No early exit: the loop is straight and vectorised.
-    let controls = value.iter().fold(false, |bad, byte| {
-        bad | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f)
-    });
-    !controls && !blank(value.first()) && !blank(value.last())
+    // Suspicious may be a tab, or a byte above 0x7f beside a control character: then each byte is looked at.
+    !(suspicious && value.iter().any(bad)) && !rest.iter().any(bad) && !blank(value.first()) && !blank(value.last())
+}
+
+/// Not zero when one of eight bytes may be a control character.
+#[inline]
+const fn suspicion(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x80 * ONES;
+    let below_space = word.wrapping_sub(b' ' as u64 * ONES) & !word;
+    let not_del = word ^ (0x7f * ONES);
+    let del = not_del.wrapping_sub(ONES) & !not_del;
+    (below_space | del) & TOPS
 }
 
 static NAME_BYTES: [bool; 256] = {
@@ -257,6 +271,26 @@ mod tests {
         }
         for (name, value) in [("a", ""), ("a", "v w\tx"), ("!#$", "\u{e9}"), (":path", "/")] {
             assert!(!field(name, value).is_bad(), "{name:?}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_is_judged_alike_at_every_place() {
+        for byte in 0..=255u8 {
+            let allowed = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+            for len in 3..=20 {
+                for place in 1..len - 1 {
+                    let mut value = vec![b'v'; len];
+                    value[place] = byte;
+                    assert_eq!(value_is_valid(&value), allowed, "{byte} at {place} of {len}");
+                    value[place - 1] = 0xe9;
+                    assert_eq!(
+                        value_is_valid(&value),
+                        allowed,
+                        "{byte} at {place} of {len}, behind 0xe9"
+                    );
+                }
+            }
         }
     }
 }
