@@ -51,9 +51,8 @@ fn downstream(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
         "Responses by status class.",
     );
     for (plan, share) in &shares {
-        for class in 1..=5 {
-            let labels = [(PREFIX, name_of(plan)), (CLASS, CLASSES[class])];
-            out.sample(&labels, share.responses[class]);
+        for (class, count) in CLASSES.iter().zip(share.responses).skip(1) {
+            out.sample(&[(PREFIX, name_of(plan)), (CLASS, class)], count);
         }
     }
     out.family(
