@@ -4,7 +4,8 @@ use crate::loaded::{Loaded, Program};
 use crate::topology::{endpoint, ip};
 use crate::wire::{self, Net, PORT, VIP4, VIP6};
 use anyhow::{Context, Result, ensure};
-use aya::programs::{SchedClassifier, SkLookup, TcAttachType, Xdp, XdpMode};
+use aya::programs::{SchedClassifier, SkLookup, TcAttachType, Xdp, XdpMode, tc};
+use aya::util::KernelVersion;
 use gateway_common::abi::{CONFIG_WORKERS, Endpoint, Reason, Slot, Vip, VipKey, VipMode, addr_words, binding_index};
 use gateway_common::maglev::{self, Member};
 use gateway_common::twin::Twin;
@@ -94,14 +95,27 @@ fn attach(loaded: &mut Loaded, net: &Net, program: Program) -> Result<Attached> 
     loaded.put(&mut twin)?;
     let mut links: Vec<Box<dyn std::any::Any>> = Vec::new();
     let devices: Vec<String> = net.wires().map(|wire| wire.device.clone()).collect();
-    let tc: &mut SchedClassifier = loaded
+    let classifier: &mut SchedClassifier = loaded
         .object
         .program_mut("tc_ingress")
         .context("tc_ingress")?
         .try_into()?;
+    let tcx = KernelVersion::current()? >= KernelVersion::new(6, 6, 0);
     for device in &devices {
-        let id = wire::in_gateway(|| Ok(tc.attach(device, TcAttachType::Ingress)?))?;
-        links.push(Box::new(tc.take_link(id)?));
+        let id = wire::in_gateway(|| {
+            if !tcx {
+                tc::qdisc_add_clsact(device)?;
+            }
+            Ok(classifier.attach(device, TcAttachType::Ingress)?)
+        })?;
+        let link = classifier.take_link(id)?;
+        if tcx {
+            links.push(Box::new(link));
+        } else {
+            // A filter is no file descriptor: it goes with its namespace, and detaching it from here would look for the
+            // interface in the wrong one.
+            std::mem::forget(link);
+        }
     }
     if program == Program::Xdp {
         let xdp: &mut Xdp = loaded
