@@ -380,6 +380,48 @@ async fn a_head_that_does_not_come_in_time_is_408() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_408_and_one_that_is_answered_may_take_its_time() {
+    let (rig, mut client, mut endpoint) = setup().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        .await;
+    let mut upstream = endpoint.accept().await;
+    upstream.head().await.expect("a head");
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    client.send("d").await;
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    assert!(client.is_silent().await);
+    tokio::time::sleep(Duration::from_secs(302)).await;
+    assert_eq!(
+        client.message().await.expect("an answer").start(),
+        "HTTP/1.1 408 Request Timeout"
+    );
+    assert!(client.is_closed().await);
+    assert_eq!(upstream.rest().await, b"abcd");
+    assert_eq!(rig.done(1).await[0].fault, Some(Fault::RequestTimeout));
+
+    let mut client = Text::client(&rig).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab")
+        .await;
+    let mut upstream = endpoint.accept().await;
+    upstream.head().await.expect("a head");
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").await;
+    assert!(
+        client
+            .head()
+            .await
+            .is_some_and(|head| head.starts_with("HTTP/1.1 200 OK"))
+    );
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    client.send("c").await;
+    upstream.send("k").await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let rest = upstream.head().await.expect("the next request");
+    assert!(rest.starts_with("abcGET / "), "{rest}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_half_closed_client_still_gets_its_answers() {
     let (_rig, mut client, mut endpoint) = setup().await;
     client.send([GET, GET].concat()).await;

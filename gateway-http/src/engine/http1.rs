@@ -236,6 +236,12 @@ impl Http1 {
         self.stalled && self.stream.is_none()
     }
 
+    /// The stream whose request body the client owes, if it is the client that everything waits for.
+    pub fn owed_body(&self) -> Option<u32> {
+        let owed = self.side == Side::Downstream && matches!(self.reading, Reading::Body(_)) && !self.paused;
+        self.stream.filter(|_| owed)
+    }
+
     /// Since when a head is coming in.
     pub fn head_since(&self) -> Option<Moment> {
         self.head_since

@@ -322,7 +322,17 @@ impl Engine {
         {
             return self.on_head_timeout(c);
         }
-        if c.streams > 0 {
+        let owed = match &c.codec {
+            Codec::Http1(http1) => http1
+                .owed_body()
+                .filter(|index| !self.streams[*index].legs[DOWN].sent_head),
+            Codec::Http2(_) | Codec::Detecting => None,
+        };
+        if let Some(index) = owed {
+            if self.now >= c.active + self.limits.idle_timeout {
+                return self.on_body_timeout(c, index);
+            }
+        } else if c.streams > 0 {
             c.active = c.active.max(self.now);
         }
         if self.due(c) <= self.now {

@@ -164,6 +164,14 @@ impl Engine {
         self.lists.put(&mut fields);
     }
 
+    /// Nothing of the body came for `idle_timeout`, and nothing was answered.
+    pub(in crate::engine) fn on_body_timeout(&mut self, c: &mut Connection, index: u32) {
+        c.http1().persistence = Persistence::Close;
+        self.leave_upstream(c, index, crate::h2::frame::ErrorCode::Cancel);
+        self.fail(c, index, Fault::RequestTimeout);
+        Self::close_after_flush(c, &mut self.turn);
+    }
+
     /// A body that cannot be followed: the request fails, and so does the connection.
     fn reject_body(&mut self, c: &mut Connection, rejected: Rejected) {
         let http1 = c.http1();
