@@ -70,6 +70,9 @@ fn open(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
+        // A local route suffices for bind(2) on IPv4, not on IPv6. Whether the address really is local is the
+        // kernel rim's to say; a listener whose address is not is reported as not programmed.
+        socket.set_freebind_v6(true)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(addr.port() != 0)?;
