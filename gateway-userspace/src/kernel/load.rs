@@ -202,10 +202,10 @@ fn failed(doing: &str, error: &(dyn std::error::Error + 'static)) -> KernelError
 
 /// What a verifier's log comes to: its last line before the statistics.
 fn verdict(log: &str) -> &str {
-    let lines = log.trim_end_matches('\0').lines().map(str::trim);
+    let mut lines = log.trim_end_matches('\0').lines().map(str::trim);
     let statistics = ["verification time", "stack depth", "processed "];
-    let telling = lines.filter(|line| !line.is_empty() && !statistics.iter().any(|word| line.starts_with(word)));
-    telling.last().unwrap_or("its log is empty")
+    let telling = |line: &&str| !line.is_empty() && !statistics.iter().any(|word| line.starts_with(word));
+    lines.rfind(telling).unwrap_or("its log is empty")
 }
 
 #[cfg(test)]
