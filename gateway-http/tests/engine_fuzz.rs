@@ -86,7 +86,7 @@ impl Frames {
     }
 
     /// Frames a client may send, or nearly.
-    fn from_client(&mut self, dice: &mut Dice) -> Vec<u8> {
+    fn client_move(&mut self, dice: &mut Dice) -> Vec<u8> {
         let mut out = Vec::new();
         let known = 1 + 2 * dice.roll((self.next as usize).div_ceil(2) + 1) as u32;
         match dice.roll(10) {
@@ -116,7 +116,7 @@ impl Frames {
     }
 
     /// Frames an endpoint may send, or nearly.
-    fn from_endpoint(&mut self, dice: &mut Dice) -> Vec<u8> {
+    fn endpoint_move(&mut self, dice: &mut Dice) -> Vec<u8> {
         let mut out = Vec::new();
         let stream = 1 + 2 * dice.roll(12) as u32;
         match dice.roll(10) {
@@ -317,8 +317,8 @@ impl World {
             }
             _ => {
                 let mut bytes = match (&mut peer.frames, peer.upstream) {
-                    (Some(frames), false) => frames.from_client(dice),
-                    (Some(frames), true) => frames.from_endpoint(dice),
+                    (Some(frames), false) => frames.client_move(dice),
+                    (Some(frames), true) => frames.endpoint_move(dice),
                     (None, false) => dice.one(&REQUESTS).as_bytes().to_vec(),
                     (None, true) => dice.one(&RESPONSES).as_bytes().to_vec(),
                 };

@@ -187,7 +187,8 @@ fn value_is_valid(value: &[u8]) -> bool {
     let bad = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     // Suspicious may be a tab, or a byte above 0x7f beside a control character: then each byte is looked at.
-    !(suspicious && value.iter().any(bad)) && !rest.iter().any(bad) && !blank(value.first()) && !blank(value.last())
+    let looked_at = if suspicious { value } else { rest };
+    !looked_at.iter().any(bad) && !blank(value.first()) && !blank(value.last())
 }
 
 /// Not zero when one of eight bytes may be a control character.
