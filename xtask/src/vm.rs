@@ -2,7 +2,7 @@
 //!
 //! Boots Debian's cloud kernel under QEMU with this machine's own root, read-only, below a layer in memory: the guest
 //! sees our binaries, tools and Python at their paths, and what it writes is gone with it. Nothing is installed in it.
-//! Without a command the kernel and end-to-end tests run there.
+//! Without a command `sluice doctor` and the kernel and end-to-end tests run there.
 
 mod kernel;
 
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::setup::{self, Ebpf, Need};
 use crate::shell::{self, Failure, say, words};
+use crate::tally::Tally;
 use crate::{ebpf, run, test, tools};
 
 /// How long the file server may take to open its socket.
@@ -59,7 +60,8 @@ pub fn verb(args: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Builds what the tests need and returns the shell line that runs them all.
+/// Builds what the tests need and returns the shell line that shows what this kernel allows and runs them all. In the
+/// guest nothing may be missing, which `CI` says to the tests; what its kernel cannot do they count as skipped.
 fn tests() -> Result<String, Failure> {
     if run::prepare(&[Need::Build, Need::Ebpf, Need::Lab, Need::Test])? != Ebpf::Ready {
         return Err(Failure::new(
@@ -68,10 +70,10 @@ fn tests() -> Result<String, Failure> {
     }
     let binary = run::build_lab_binary()?;
     let mut line = format!(
-        "export SLUICE_BIN={} SLUICE_BPF={} SLUICE_PYTHON={}; code=0",
-        binary.display(),
+        "export CI=1 SLUICE_BIN={binary} SLUICE_BPF={} SLUICE_PYTHON={}; code=0; {binary} doctor -o json || code=1",
         ebpf::object().display(),
-        tools::python().display()
+        tools::python().display(),
+        binary = binary.display(),
     );
     for test in test::binaries("gateway-tests")? {
         line.push_str(&format!("; {} || code=1", test.display()));
@@ -94,7 +96,7 @@ fn boot(kernel: &kernel::Kernel, command: &str, scratch: &Path) -> Result<u8, Fa
     // Emulation works wherever we are, also where /dev/kvm is there but a nested guest dies of it.
     let accelerator = std::env::var("SLUICE_VM_ACCEL").unwrap_or_else(|_| "tcg".to_owned());
     say(&format!("booting Linux {} ({accelerator}): {command}", kernel.release));
-    let mut qemu = Command::new("qemu-system-x86_64");
+    let mut qemu = ended_with_us("qemu-system-x86_64".as_ref());
     qemu.args(words(
         "-nodefaults -no-user-config -no-reboot -display none -serial stdio",
     ));
@@ -112,15 +114,19 @@ fn boot(kernel: &kernel::Kernel, command: &str, scratch: &Path) -> Result<u8, Fa
     let mut guest = Running(child.map_err(|error| Failure::new(format!("qemu did not start: {error}")))?);
     let stdout = guest.0.stdout.take().expect("stdout was asked to be piped");
     let done = end_after(LIFE_MAX, guest.0.id());
-    let mut code = None;
+    let (mut code, mut tally) = (None, Tally::default());
     for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
+        tally.read(line.trim_end());
         match line.trim_end().strip_prefix(EXIT_MARK) {
             Some(number) => code = number.parse().ok(),
             None => println!("{}", line.trim_end_matches('\r')),
         }
     }
     drop(done);
+    if tally != Tally::default() {
+        println!("Linux {}: {tally}", kernel.release);
+    }
     code.ok_or_else(|| {
         Failure::new("the guest ended without its command's exit code: a panic, no memory, or it was ended")
     })
@@ -182,13 +188,20 @@ fn serve_root(socket: &Path) -> Result<Child, Failure> {
     let places = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"].map(PathBuf::from);
     let server = places.iter().find(|place| place.is_file());
     let server = server.ok_or_else(|| Failure::new("virtiofsd is missing; type: apt-get install virtiofsd"))?;
-    let mut command = Command::new(server);
+    let mut command = ended_with_us(server);
     command.arg(format!("--socket-path={}", socket.display()));
     command.args(["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
         .spawn()
         .map_err(|error| Failure::new(format!("{} did not start: {error}", server.display())))
+}
+
+/// A program that the kernel kills when we are gone, also when we are killed: a guest computes for half an hour.
+fn ended_with_us(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
 }
 
 /// A child that does not outlive us.
