@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::process::{Process, TICKS_PER_S};
 use super::proxy::Proxy;
 use super::rig::{LOAD_CPU, Rig};
-use crate::shell::{Failure, words};
+use crate::shell::{Failure, say, words};
 
 /// Added to a measurement's length before the load generator is taken for stuck.
 const GRACE: Duration = Duration::from_secs(15);
@@ -85,12 +85,16 @@ impl Load {
         let log = rig.dir.join("h2load.log");
         let (before, began) = (proxy.process.cpu_ticks(), Instant::now());
         let limit = Duration::from_secs(secs.into()) + GRACE;
-        Process::start("h2load", &line, LOAD_CPU, &log)?.finish(limit)?;
+        let finished = Process::start("h2load", &line, LOAD_CPU, &log)?.finish(limit);
         let took = began.elapsed().as_secs_f64();
         let ticks = proxy.process.cpu_ticks().saturating_sub(before);
         let text = fs::read_to_string(&log).unwrap_or_default();
-        let report = Report::read(&text)
-            .ok_or_else(|| Failure::new(format!("{}: h2load reported nothing:\n{text}", proxy.kind.name)))?;
+        // A load that hangs or is never answered is that proxy's failure, and no reason to lose the others' figures.
+        let report = Report::read(&text).filter(|_| finished.is_ok()).unwrap_or_else(|| {
+            let why = finished.err().map_or_else(|| text.clone(), |failure| failure.why);
+            say(&format!("{}, {}: {why}", proxy.kind.name, self.name));
+            Report::default()
+        });
         let (ok, failed) = report.judge(self.answer_bytes);
         Ok(Sample {
             proxy: proxy.kind.name,
@@ -104,7 +108,7 @@ impl Load {
 }
 
 /// What h2load counted.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Default, Debug, PartialEq, Eq)]
 struct Report {
     done: u64,
     failed: u64,
