@@ -9,6 +9,7 @@ use gateway_core::fault::Refusal;
 use gateway_core::ir::Ir;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use sluice::telemetry::access_log::{AccessLogOptions, Format, Target};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -273,6 +274,43 @@ fn what_is_live_can_be_seen() {
     );
     assert_eq!(gateway.workers.live(), 1);
     assert_eq!(gateway.report().relays.endpoints[0].connections_active, 1);
+}
+
+#[test]
+fn the_access_log_has_a_line_for_each_connection() {
+    let endpoint = serve(|mut stream| {
+        let asked = read_all(&mut stream);
+        stream.write_all(&asked).unwrap();
+    });
+    let (bind, dead) = (free_addr(), free_addr());
+    let services = vec![service("it", &[endpoint]), service("dead", &[free_addr()])];
+    let ir = ir(vec![relay(bind, "it"), relay(dead, "dead")], services);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let mut options = options();
+    options.access_log = AccessLogOptions {
+        format: Format::Text,
+        target: Target::File(path.clone()),
+        ..AccessLogOptions::default()
+    };
+    let gateway = Gateway::start(&ir, options);
+    let mut client = connect(bind);
+    client.write_all(b"12345").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut client), b"12345");
+    assert!(connect(dead).read(&mut [0]).is_err());
+    gateway.expect_refused(Refusal::NoEndpoint, 1);
+    gateway.expect("no relay left", |report| report.connections_active == 0);
+    drop(gateway);
+    let text = std::fs::read_to_string(path).unwrap();
+    let [served, refused] = text.lines().collect::<Vec<_>>()[..] else {
+        panic!("{text}")
+    };
+    assert!(
+        served.contains("\"- - -\" 0 - 5 5 ") && served.ends_with(&format!("\"{endpoint}\"")),
+        "{served}"
+    );
+    assert!(refused.contains("\"- - -\" 0 UF 0 0 "), "{refused}");
 }
 
 #[test]

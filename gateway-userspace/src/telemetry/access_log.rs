@@ -1,10 +1,11 @@
-//! The access log: one line for each finished request.
+//! The access log: one line for each finished request and each relayed connection.
 //!
 //! A worker formats lines into a buffer of its own and gives the buffer to a writer thread through a bounded queue, at
 //! most every [`FLUSH_PAUSE`] or when [`CHUNK_BYTES`] have come together; the writer gives empty buffers back. A worker
 //! never waits for a disk or a pipe: lines that find no room are dropped and counted.
 
 pub mod json;
+pub mod relay;
 pub mod text;
 pub mod timestamp;
 
@@ -13,6 +14,7 @@ use crate::sys::clock::{Clock, Wall};
 use gateway_core::snapshot::Snapshot;
 use gateway_core::time::Moment;
 use gateway_http::outcome::Outcome;
+use relay::RelayOutcome;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -210,31 +212,50 @@ const WALL_PAUSE: Duration = Duration::from_secs(1);
 impl AccessLogger {
     /// Writes a request's line.
     pub fn log(&mut self, outcome: &Outcome<'_>, snapshot: &Snapshot) {
-        if self.queue.is_none() || !self.wanted(outcome) {
-            return;
-        }
-        if self.lines.len() >= CHUNK_BYTES_MAX {
-            self.dropped_total += 1;
-            return;
-        }
-        if outcome.ended >= self.wall_until {
-            self.wall = self.clock.wall();
-            self.wall_until = outcome.ended + WALL_PAUSE;
-        }
-        let started = self.stamps.rfc3339(self.wall.unix_millis(outcome.started));
-        match self.format {
-            Format::Off => {}
-            Format::Text => text::line(&mut self.lines, started, outcome, snapshot),
-            Format::Json => json::line(&mut self.lines, started, outcome, snapshot),
+        if self.begin(outcome.ended, outcome.fault.is_some(), outcome.status >= 500) {
+            let started = self.stamps.rfc3339(self.wall.unix_millis(outcome.started));
+            match self.format {
+                Format::Off => {}
+                Format::Text => text::line(&mut self.lines, started, outcome, snapshot),
+                Format::Json => json::line(&mut self.lines, started, outcome, snapshot),
+            }
         }
     }
 
-    fn wanted(&mut self, outcome: &Outcome<'_>) -> bool {
-        if outcome.fault.is_some() {
+    /// Writes a relayed connection's line.
+    pub fn log_relay(&mut self, outcome: &RelayOutcome, snapshot: &Snapshot) {
+        if self.begin(outcome.ended, outcome.end.name().is_some(), false) {
+            let started = self.stamps.rfc3339(self.wall.unix_millis(outcome.started));
+            match self.format {
+                Format::Off => {}
+                Format::Text => relay::text_line(&mut self.lines, started, outcome, snapshot),
+                Format::Json => relay::json_line(&mut self.lines, started, outcome, snapshot),
+            }
+        }
+    }
+
+    /// Whether there is to be a line, and room for it.
+    fn begin(&mut self, ended: Moment, fault: bool, failed: bool) -> bool {
+        if self.queue.is_none() || !self.wanted(fault, failed) {
+            return false;
+        }
+        if self.lines.len() >= CHUNK_BYTES_MAX {
+            self.dropped_total += 1;
+            return false;
+        }
+        if ended >= self.wall_until {
+            self.wall = self.clock.wall();
+            self.wall_until = ended + WALL_PAUSE;
+        }
+        true
+    }
+
+    fn wanted(&mut self, fault: bool, failed: bool) -> bool {
+        if fault {
             return true;
         }
         match self.keep {
-            Keep::Failed if outcome.status < 500 => return false,
+            Keep::Failed if !failed => return false,
             Keep::Failed | Keep::All => {}
         }
         self.skipped += 1;
@@ -372,9 +393,9 @@ mod tests {
             thread: None,
         };
         let mut logger = writer.logger(Clock::start());
-        assert!(!logger.wanted(&outcome(200, None)));
-        assert!(logger.wanted(&outcome(404, Some(Fault::NoRoute))));
-        let wanted = (0..20).filter(|_| logger.wanted(&outcome(500, None))).count();
+        assert!(!logger.wanted(false, false));
+        assert!(logger.wanted(true, false));
+        let wanted = (0..20).filter(|_| logger.wanted(false, true)).count();
         assert_eq!(wanted, 2);
     }
 }

@@ -14,6 +14,7 @@ use super::accept::Incoming;
 use super::slab::{Key, Slab};
 use super::token::Source;
 use super::turn::Context;
+use crate::telemetry::access_log::relay::{RelayEnd, RelayOutcome};
 use crate::telemetry::report::RelayMetrics;
 use gateway_core::balance::Balancers;
 use gateway_core::fault::Refusal;
@@ -46,6 +47,8 @@ pub struct SplicePlane {
     buffer: Box<[u8]>,
     pipes: PipePool,
     again: Vec<Key>,
+    /// Relays that ended in this turn, for the log.
+    ended: Vec<RelayOutcome>,
     pub metrics: RelayMetrics,
 }
 
@@ -57,6 +60,7 @@ impl SplicePlane {
             buffer: vec![0; RELAY_BYTES].into_boxed_slice(),
             pipes: PipePool::new(pipes_max),
             again: Vec::new(),
+            ended: Vec::new(),
             metrics: RelayMetrics::default(),
         }
     }
@@ -71,12 +75,18 @@ impl SplicePlane {
     }
 
     /// A connection to a stream listener.
-    pub fn accept(&mut self, incoming: Incoming, plan: &StreamPlan, context: &mut Context) -> Result<(), Refusal> {
+    pub fn accept(
+        &mut self,
+        incoming: Incoming,
+        plan: &StreamPlan,
+        why: Option<&'static str>,
+        context: &mut Context,
+    ) -> Result<(), Refusal> {
         if self.relays.len() >= context.options.relay.relays_max {
             return Err(Refusal::TooMany);
         }
         let listener = incoming.listener;
-        let key = self.relays.insert(Relay::new(incoming, plan.recognise, context));
+        let key = self.relays.insert(Relay::new(incoming, plan.recognise, why, context));
         let share = self.metrics.listener(listener);
         share.connections_total += 1;
         share.connections_active += 1;
@@ -106,25 +116,35 @@ impl SplicePlane {
             Stage::Hello { .. } => self.hello(key, context),
             Stage::Connecting if up => self.connecting(key, context),
             // The client cannot wait for what its relay is about: only a reset is worth noticing.
-            Stage::Connecting if event.is_error() => self.end(key, true),
+            Stage::Connecting if event.is_error() => self.end(key, RelayEnd::ClientReset, context.now),
             Stage::Connecting => {}
             Stage::Relaying => {
                 self.pump(key, context);
                 if event.is_error() {
-                    self.broken(key, up);
+                    self.broken(key, up, context.now);
                 }
             }
         }
     }
 
     /// An error that no read or write will meet, because that direction is over.
-    fn broken(&mut self, key: Key, up: bool) {
+    fn broken(&mut self, key: Key, up: bool, now: Moment) {
         let Some(relay) = self.relays.get(key) else { return };
         let leg = if up { relay.up.as_ref() } else { Some(&relay.down) };
         if leg.is_some_and(|leg| !matches!(leg.stream.take_error(), Ok(None))) {
             self.metrics.resets_total += 1;
-            self.end(key, true);
+            let end = if up {
+                RelayEnd::EndpointReset
+            } else {
+                RelayEnd::ClientReset
+            };
+            self.end(key, end, now);
         }
+    }
+
+    /// Relays that ended since the last call.
+    pub fn take_ended(&mut self) -> impl Iterator<Item = RelayOutcome> + '_ {
+        self.ended.drain(..)
     }
 
     /// Goes on where the last turn stopped.
@@ -149,7 +169,7 @@ impl SplicePlane {
             Stage::Connecting => self.connect_failed(key, context),
             Stage::Relaying => {
                 self.metrics.idle_total += 1;
-                self.end(key, true);
+                self.end(key, RelayEnd::Idle, context.now);
             }
         }
     }
@@ -170,7 +190,7 @@ impl SplicePlane {
             bytes_in: relay.to_up.bytes,
             bytes_out: relay.to_down.bytes,
             age_ms: age_ms(now.since(relay.opened)),
-            why: None,
+            why: relay.why,
         })
     }
 }

@@ -38,6 +38,8 @@ pub const EVENTS_MAX: usize = 1024;
 /// Looks for more events before the writes, if the turn began with several: answers to what was just read may be there
 /// already, and then one write serves both.
 pub const REPOLLS_MAX: usize = 2;
+/// Why a connection to a kernel listener is relayed.
+const PAST_THE_KERNEL: &str = "its packets met no kernel program, as from a process on this host";
 /// Timers looked at in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;
 /// Goes at the queue of a listening socket that is to be closed.
@@ -149,6 +151,7 @@ impl Worker {
             }
             self.start_over();
         }
+        self.log.flush();
         self.load.store(0, Ordering::Relaxed);
     }
 
@@ -284,7 +287,10 @@ impl Worker {
         match &plan.serve {
             Serve::Http(http) if http.tls => self.http.accept_tls(incoming, &mut self.context),
             Serve::Http(_) => self.http.accept_plain(incoming, &mut self.context),
-            Serve::Splice(plan) | Serve::KernelRelay(plan) => self.splice.accept(incoming, plan, &mut self.context),
+            Serve::Splice(plan) => self.splice.accept(incoming, plan, None, &mut self.context),
+            Serve::KernelRelay(plan) => self
+                .splice
+                .accept(incoming, plan, Some(PAST_THE_KERNEL), &mut self.context),
         }
     }
 
@@ -309,8 +315,17 @@ impl Worker {
 
     /// Access log and load.
     fn tell(&mut self) {
-        let Self { http, log, context, .. } = self;
+        let Self {
+            http,
+            splice,
+            log,
+            context,
+            ..
+        } = self;
         http.engine.take_outcomes(|outcome| log.log(outcome, &context.snapshot));
+        for outcome in splice.take_ended() {
+            log.log_relay(&outcome, &context.snapshot);
+        }
         log.end_turn(context.now);
         let (connections, streams) = http.engine.live();
         let load = connections + streams + http.handshakes() + self.splice.len();
@@ -345,7 +360,6 @@ impl Worker {
                 #[cfg(test)]
                 Command::Panic => panic!("as a bug would"),
                 Command::Stop => {
-                    self.log.flush();
                     self.stopped = true;
                     return;
                 }

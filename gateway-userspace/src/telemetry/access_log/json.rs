@@ -1,21 +1,17 @@
 //! One JSON object a line. Names are OpenTelemetry's semantic conventions where those have one (HTTP stable, RPC
 //! release candidate), else ours; what is unknown is left out.
 
+use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::snapshot::Snapshot;
 use gateway_http::outcome::Outcome;
 use std::fmt::Display;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Appends the line of one request.
 pub fn line(out: &mut Vec<u8>, started: &str, outcome: &Outcome<'_>, snapshot: &Snapshot) {
-    out.extend_from_slice(b"{\"timestamp\":\"");
-    out.extend_from_slice(started.as_bytes());
-    out.push(b'"');
-    text(out, "mode", "http");
-    if let Some(listener) = snapshot.listener(outcome.listener) {
-        text(out, "listener", &listener.bind.to_string());
-    }
+    begin(out, started, "http", outcome.listener, snapshot);
     if let Some(rule) = outcome.rule.and_then(|id| snapshot.rule(id)) {
         text(out, "http.route", rule.name.as_str());
     }
@@ -39,15 +35,37 @@ pub fn line(out: &mut Vec<u8>, started: &str, outcome: &Outcome<'_>, snapshot: &
     if let Some(first) = outcome.first_byte {
         number(out, "first_byte_ms", millis(first.since(outcome.started)));
     }
-    text(out, "client.address", &outcome.peer.ip().to_string());
-    number(out, "client.port", outcome.peer.port());
     optional(out, "user_agent.original", outcome.user_agent);
     optional(out, "request_id", outcome.request_id);
-    if let Some(endpoint) = outcome.endpoint.and_then(|id| snapshot.endpoint(id)) {
+    end(out, outcome.peer, outcome.endpoint, outcome.attempts, snapshot);
+}
+
+/// What every line begins with.
+pub(super) fn begin(out: &mut Vec<u8>, started: &str, mode: &str, listener: ListenerId, snapshot: &Snapshot) {
+    out.extend_from_slice(b"{\"timestamp\":\"");
+    out.extend_from_slice(started.as_bytes());
+    out.push(b'"');
+    text(out, "mode", mode);
+    if let Some(listener) = snapshot.listener(listener) {
+        text(out, "listener", &listener.bind.to_string());
+    }
+}
+
+/// What every line ends with.
+pub(super) fn end(
+    out: &mut Vec<u8>,
+    peer: SocketAddr,
+    endpoint: Option<EndpointId>,
+    attempts: u8,
+    snapshot: &Snapshot,
+) {
+    text(out, "client.address", &peer.ip().to_string());
+    number(out, "client.port", peer.port());
+    if let Some(endpoint) = endpoint.and_then(|id| snapshot.endpoint(id)) {
         text(out, "upstream_host", &endpoint.addr.to_string());
         text(out, "upstream_endpoint", endpoint.name.as_str());
     }
-    number(out, "upstream_attempts", outcome.attempts);
+    number(out, "upstream_attempts", attempts);
     out.extend_from_slice(b"}\n");
 }
 
@@ -62,7 +80,7 @@ fn rpc(out: &mut Vec<u8>, path: &str, status: Option<u32>) {
     number(out, "grpc_status", status);
 }
 
-fn millis(duration: Duration) -> impl Display {
+pub(super) fn millis(duration: Duration) -> impl Display {
     let micros = duration.as_micros();
     std::fmt::from_fn(move |f| write!(f, "{}.{:03}", micros / 1000, micros % 1000))
 }
@@ -73,11 +91,11 @@ fn optional(out: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-fn number(out: &mut Vec<u8>, name: &str, value: impl Display) {
+pub(super) fn number(out: &mut Vec<u8>, name: &str, value: impl Display) {
     write!(out, ",\"{name}\":{value}").expect("writing to a vector does not fail");
 }
 
-fn text(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(super) fn text(out: &mut Vec<u8>, name: &str, value: &str) {
     write!(out, ",\"{name}\":\"").expect("writing to a vector does not fail");
     for c in value.chars() {
         match c {

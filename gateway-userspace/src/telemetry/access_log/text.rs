@@ -42,7 +42,7 @@ pub fn line(out: &mut Vec<u8>, started: &str, outcome: &Outcome<'_>, snapshot: &
     }
 }
 
-fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+pub(super) fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to a vector does not fail");
 }
 

@@ -2,6 +2,7 @@
 
 use super::flow::{Flow, Leg, Pumped};
 use super::{BOTH, SplicePlane};
+use crate::telemetry::access_log::relay::{RelayEnd, RelayOutcome};
 use crate::worker::accept::Incoming;
 use crate::worker::slab::Key;
 use crate::worker::socket::{abort, connect_done};
@@ -37,6 +38,8 @@ pub struct Relay {
     /// When its next timer comes: at the deadline, or earlier.
     pub wake_at: Option<Moment>,
     recognise: Recognise,
+    /// Why it is here, if its listener does not say so.
+    pub why: Option<&'static str>,
     tried: Vec<EndpointId>,
     told: (u64, u64, u64),
 }
@@ -53,7 +56,7 @@ pub enum Stage {
 }
 
 impl Relay {
-    pub fn new(incoming: Incoming, recognise: Recognise, context: &Context) -> Self {
+    pub fn new(incoming: Incoming, recognise: Recognise, why: Option<&'static str>, context: &Context) -> Self {
         let Incoming {
             stream,
             peer,
@@ -81,6 +84,7 @@ impl Relay {
             deadline: context.now + context.options.relay.hello_timeout,
             wake_at: None,
             recognise,
+            why,
             tried: Vec::new(),
             told: (0, 0, 0),
         }
@@ -240,13 +244,18 @@ impl SplicePlane {
         ];
         relay.deadline = context.now + context.options.relay.idle_timeout;
         self.tell(key);
-        if pumped.contains(&Pumped::Broken) {
+        let broken = match pumped {
+            [Pumped::Broken, _] => Some(RelayEnd::ClientReset),
+            [_, Pumped::Broken] => Some(RelayEnd::EndpointReset),
+            [Pumped::Waits | Pumped::Again, Pumped::Waits | Pumped::Again] => None,
+        };
+        if let Some(end) = broken {
             self.metrics.resets_total += 1;
-            return self.end(key, true);
+            return self.end(key, end, context.now);
         }
         let Some(relay) = self.relays.get(key) else { return };
         if relay.to_up.is_over() && relay.to_down.is_over() {
-            return self.end(key, false);
+            return self.end(key, RelayEnd::Finished, context.now);
         }
         if pumped.contains(&Pumped::Again) {
             self.again.push(key);
@@ -277,20 +286,32 @@ impl SplicePlane {
     /// Closes a connection that was not relayed, by a reset: nobody will answer on it.
     pub(super) fn refuse(&mut self, key: Key, refusal: Refusal, context: &mut Context) {
         context.refusals.count(refusal);
-        self.end(key, true);
+        self.end(key, RelayEnd::Refused(refusal), context.now);
     }
 
-    /// Closes both sides.
-    pub(super) fn end(&mut self, key: Key, reset: bool) {
+    /// Closes both sides, and leaves a note for the log.
+    pub(super) fn end(&mut self, key: Key, end: RelayEnd, now: Moment) {
         let Some(mut relay) = self.relays.remove(key) else {
             return;
         };
-        if reset {
+        if end != RelayEnd::Finished {
             abort(&relay.down.stream);
             if let Some(up) = &relay.up {
                 abort(&up.stream);
             }
         }
+        self.ended.push(RelayOutcome {
+            started: relay.opened,
+            ended: now,
+            listener: relay.listener,
+            rule: relay.rule,
+            endpoint: relay.endpoint,
+            attempts: u8::try_from(relay.tried.len()).unwrap_or(u8::MAX),
+            peer: relay.peer,
+            bytes_up: relay.to_up.bytes,
+            bytes_down: relay.to_down.bytes,
+            end,
+        });
         relay.to_up.release(&mut self.pipes);
         relay.to_down.release(&mut self.pipes);
         self.metrics.listener(relay.listener).connections_active -= 1;
