@@ -25,6 +25,7 @@ use gateway_core::fault::Refusal;
 use gateway_core::snapshot::{Serve, Snapshot};
 use gateway_core::time::Moment;
 use gateway_http::engine::EngineConfig;
+use mio::net::TcpStream;
 use mio::{Events, Poll, Registry};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -264,6 +265,7 @@ impl Worker {
         for _ in 0..accept::ACCEPTS_PER_TURN {
             match self.acceptors.next(key) {
                 Ok(Some((stream, peer))) => {
+                    self.learn(&stream);
                     let served = accept::identify(stream, peer, &self.context.snapshot)
                         .and_then(|incoming| self.serve(incoming));
                     if let Err(refusal) = served {
@@ -275,6 +277,15 @@ impl Worker {
             }
         }
         accept::Turn::More
+    }
+
+    /// A connection can be quicker than the command that names its listener. Nobody could connect before the command
+    /// was in the queue, so there it is.
+    fn learn(&mut self, stream: &TcpStream) {
+        let known = |local| self.context.snapshot.listener_at(accept::unmapped(local)).is_some();
+        if !stream.local_addr().is_ok_and(known) {
+            self.obey();
+        }
     }
 
     /// Gives a connection to the plane of its listener. Dropped, it is closed.
