@@ -4,15 +4,20 @@ use super::proto::echo_server::{Echo, EchoServer};
 use super::proto::{DESCRIPTORS, EchoReply, EchoRequest};
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use std::io::Write;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Largest message the backend takes or makes, bytes.
@@ -37,17 +42,21 @@ pub async fn serve(name: String, port: u16, count_socket: Option<&Path>) -> Resu
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()
         .context("reflection")?;
+    let routes = Routes::new(health).add_service(reflection).add_service(echo).prepare();
     let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .max_concurrent_streams(1000)
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(echo)
-        .serve(addr)
-        .await
-        .with_context(|| format!("serve on {addr}"))
+    let listener = TcpListener::bind(addr).await.with_context(|| format!("listen on {addr}"))?;
+    loop {
+        let (stream, _) = listener.accept().await.context("accept")?;
+        stream.set_nodelay(true)?;
+        // Not tonic's own server loop: it answers a passed deadline with CANCELLED before the client has seen its own
+        // DEADLINE_EXCEEDED, which would make every deadline through the gateway a race.
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_concurrent_streams(1000)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.clone()));
+        tokio::spawn(connection);
+    }
 }
 
 /// Answers every connection to a Unix socket with the count, as text.
