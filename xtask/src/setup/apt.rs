@@ -108,6 +108,11 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
     },
     Package {
+        name: "procps",
+        proof: "sysctl",
+        need: Need::Test,
+    },
+    Package {
         name: "bpftool",
         proof: "bpftool",
         need: Need::Test,
