@@ -91,6 +91,9 @@ pub async fn streams(State(state): Shared) -> Json<Value> {
     Json(view::list("StreamList", items))
 }
 
+/// What one plane gave an endpoint.
+type Count<'a> = &'a dyn Fn(EndpointId) -> u64;
+
 /// How evenly each service's endpoints are used, by plane: requests on the HTTP plane, connections elsewhere.
 pub async fn fairness(State(state): Shared) -> Json<Value> {
     let published = state.published();
@@ -113,7 +116,7 @@ pub async fn fairness(State(state): Shared) -> Json<Value> {
     let flow_count = |id: EndpointId| flows.iter().filter(|flow| flow.endpoint == Some(id)).count() as u64;
     let mut items = Vec::new();
     for service in published.snapshot.services.iter().flatten() {
-        let counted: [(&str, &str, &dyn Fn(EndpointId) -> u64); 3] = [
+        let counted: [(&str, &str, Count<'_>); 3] = [
             ("http", "requests", &requests),
             ("splice", "connections", &relays),
             ("kernel", "liveFlows", &flow_count),

@@ -19,7 +19,6 @@ pub fn run(args: VersionArgs) -> super::Result {
                 "bpf object {}",
                 build
                     .object
-                    .as_deref()
                     .unwrap_or("none: this binary runs with --datapath off only")
             );
         }

@@ -44,7 +44,9 @@ pub async fn serve(name: String, port: u16, count_socket: Option<&Path>) -> Resu
         .context("reflection")?;
     let routes = Routes::new(health).add_service(reflection).add_service(echo).prepare();
     let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = TcpListener::bind(addr).await.with_context(|| format!("listen on {addr}"))?;
+    let listener = TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("listen on {addr}"))?;
     loop {
         let (stream, _) = listener.accept().await.context("accept")?;
         stream.set_nodelay(true)?;

@@ -249,7 +249,10 @@ mod tests {
         fs::write(&config, "a").expect("write");
         let source = FileSource::new(vec![config.clone()]).expect("no stdin");
         let (sender, receiver) = mpsc::channel();
-        let _watch = source.watch(&[], move || drop(sender.send(()))).expect("watch");
+        let told = move || {
+            let _ = sender.send(());
+        };
+        let _watch = source.watch(&[], told).expect("watch");
         fs::write(dir.path().join("log.txt"), "noise").expect("write");
         assert!(
             receiver.recv_timeout(Duration::from_millis(200)).is_err(),
