@@ -63,7 +63,6 @@ use self::finish::Finished;
 use self::out::Written;
 use self::pool::{Lists, Pool};
 use self::revisions::Revisions;
-pub(crate) use self::stream::Facts;
 use self::stream::{DOWN, Streams};
 use self::timer::{Timed, TimerId, Wheel};
 use self::upstream::EndpointPool;

@@ -1,6 +1,5 @@
 //! One worker's counters: plain words, merged when scraped.
 
-use crate::engine::Facts;
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId};
 use std::time::Duration;
@@ -67,12 +66,19 @@ impl Metrics {
         self.listener(listener).requests_total += 1;
     }
 
-    pub(crate) fn request_finished(&mut self, facts: &Facts, status: u16, fault: Option<Fault>, took: Duration) {
+    pub(crate) fn request_finished(
+        &mut self,
+        listener: ListenerId,
+        endpoint: Option<EndpointId>,
+        status: u16,
+        fault: Option<Fault>,
+        took: Duration,
+    ) {
         self.requests_active -= 1;
         let class = usize::from(status / 100).min(5);
         self.responses[class] += 1;
-        self.listener(facts.listener).responses[class] += 1;
-        if let Some(endpoint) = facts.endpoint {
+        self.listener(listener).responses[class] += 1;
+        if let Some(endpoint) = endpoint {
             self.endpoint(endpoint).responses[class] += 1;
         }
         if let Some(fault) = fault {

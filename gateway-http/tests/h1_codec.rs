@@ -1,8 +1,8 @@
 //! Properties of the HTTP/1.1 codec: what is read is what was written, however it is cut, and what is accepted means
 //! the same to the next reader.
 
-use gateway_http::h1::body::{Piece, Reader};
-use gateway_http::h1::chunked::{self, TrailerLimits};
+use gateway_http::h1::body::Reader;
+use gateway_http::h1::chunked::{self, Piece, TrailerLimits};
 use gateway_http::h1::head::{Request, may_be_complete, read_request, read_response};
 use gateway_http::h1::{Framing, Persistence, Rejected, Version, write};
 use gateway_http::h2::hpack::SectionLimits;

@@ -71,7 +71,8 @@ impl Engine {
             bytes_sent: stream.bytes_down,
         };
         self.metrics.request_finished(
-            &finished.facts,
+            finished.facts.listener,
+            finished.facts.endpoint,
             finished.status,
             finished.fault,
             self.now.since(finished.started),

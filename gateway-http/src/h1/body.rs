@@ -1,20 +1,8 @@
 //! The body of a message as it comes in, whatever its framing (RFC 9112 6).
 
-use super::chunked::{Decoder, TrailerLimits};
+use super::chunked::{Decoder, Piece, TrailerLimits};
 use super::{Framing, Rejected};
 use crate::head::FieldList;
-use std::ops::Range;
-
-/// What is next in the input.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Piece {
-    /// These bytes of the input are payload.
-    Data(Range<usize>),
-    /// The rest of the input is to be given again, with more behind it (it may be empty).
-    More,
-    /// The body is complete; trailers, if there were any, are in the list.
-    End,
-}
 
 /// Reads one body.
 #[derive(Clone, Debug)]

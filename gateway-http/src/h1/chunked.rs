@@ -3,7 +3,6 @@
 //! The decoder walks over the input and names the ranges that are payload; nothing is copied. A trailer section is
 //! left in the input until it is whole.
 
-use super::body::Piece;
 use super::{Rejected, has_bare_lf};
 use crate::head::facts::Malformed;
 use crate::head::{FieldList, Token};
@@ -46,6 +45,17 @@ enum State {
     DataLf,
     Trailers,
     Done,
+}
+
+/// What is next in the input.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Piece {
+    /// These bytes of the input are payload.
+    Data(Range<usize>),
+    /// The rest of the input is to be given again, with more behind it (it may be empty).
+    More,
+    /// The body is complete; trailers, if there were any, are in the list.
+    End,
 }
 
 /// Decodes one body.

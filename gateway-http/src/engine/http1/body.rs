@@ -7,7 +7,7 @@ use super::super::stream::{DOWN, UP};
 use super::super::{ConnId, Engine, RESTORE_MAX};
 use super::{DRAIN_BYTES_MAX, Reading};
 use crate::h1::Rejected;
-use crate::h1::body::Piece;
+use crate::h1::chunked::Piece;
 use crate::h1::chunked::TrailerLimits;
 use crate::h2::hpack::SectionLimits;
 use gateway_core::model::Side;
