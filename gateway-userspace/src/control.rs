@@ -5,6 +5,7 @@ pub mod configuration;
 
 use crate::admin::state::{AdminState, Published};
 use crate::kernel::Kernel;
+use crate::source::file::Watch;
 use crate::worker::Workers;
 use configuration::Configuration;
 use gateway_core::control::{ControlState, Effect, Event};
@@ -13,8 +14,9 @@ use gateway_core::snapshot::Snapshot;
 use gateway_core::time::Moment;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -48,6 +50,12 @@ pub struct Control {
     /// Addresses that could not be made local, and why.
     unlocal: BTreeMap<std::net::IpAddr, String>,
     snapshot: Arc<Snapshot>,
+    /// The process must not go on: its end is no success.
+    failed: bool,
+    /// Where the watch of the files says that they changed.
+    changes: SyncSender<Message>,
+    /// The watch, and the files beside the configuration that it covers.
+    watch: Option<(Watch, Vec<PathBuf>)>,
 }
 
 impl Control {
@@ -58,6 +66,7 @@ impl Control {
         workers: Arc<Workers>,
         admin: Arc<AdminState>,
         started: Instant,
+        changes: SyncSender<Message>,
     ) -> Self {
         Self {
             state,
@@ -69,7 +78,15 @@ impl Control {
             unlistened: BTreeMap::new(),
             unlocal: BTreeMap::new(),
             snapshot: Arc::default(),
+            failed: false,
+            changes,
+            watch: None,
         }
+    }
+
+    /// Whether the loop ended because something broke.
+    pub fn failed(&self) -> bool {
+        self.failed
     }
 
     fn now(&self) -> Moment {
@@ -87,13 +104,38 @@ impl Control {
             self.handle(Event::Adopted(tables));
         }
         self.reload();
+        self.watch();
+        // A change may have come between the reading and the watching.
+        if self.configuration.changed() {
+            self.reload();
+        }
+    }
+
+    /// Watches the files, anew when the objects name others than before.
+    fn watch(&mut self) {
+        let named = self.configuration.named_files();
+        if self.watch.as_ref().is_some_and(|(_, before)| *before == named) {
+            return;
+        }
+        let changes = self.changes.clone();
+        // A full queue has a reload in it already.
+        let changed = move || drop(changes.try_send(Message::Reload));
+        match self.configuration.watch(&named, changed) {
+            Ok(watch) => self.watch = Some((watch, named)),
+            Err(error) => warn!("files are not watched: {error:#}; SIGHUP reloads"),
+        }
     }
 
     /// Runs until an effect says to leave or SIGINT comes.
     pub fn run(&mut self, messages: &Receiver<Message>) {
         loop {
             let leave = match messages.recv_timeout(TICK) {
-                Ok(Message::Reload) => self.configuration.changed() && self.reload(),
+                Ok(Message::Reload) if self.configuration.changed() => {
+                    let leave = self.reload();
+                    self.watch();
+                    leave
+                }
+                Ok(Message::Reload) => false,
                 Ok(Message::Drain) => {
                     info!("draining: no new connections, {} live", self.workers.live());
                     self.handle(Event::Drain)
@@ -111,6 +153,11 @@ impl Control {
     }
 
     fn tick(&mut self) -> bool {
+        if !self.workers.is_alive() {
+            error!("a worker ended after panicking again and again: leaving, so that a new process can start");
+            self.failed = true;
+            return true;
+        }
         let idle = self.workers.draining() && self.workers.live() == 0;
         self.handle(Event::Tick) || (idle && self.handle(Event::WorkersIdle))
     }

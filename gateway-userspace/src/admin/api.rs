@@ -218,7 +218,9 @@ pub async fn kernel(State(state): Shared) -> Json<Value> {
     };
     Json(json!({
         "apiVersion": "sluice.dev/v1", "kind": "Kernel",
-        "ingress": status.ingress, "lookup": status.lookup, "reasons": status.reasons,
+        "ingress": status.ingress, "lookup": status.lookup, "reasons": status.reasons, "interfaces": status.interfaces,
+        "programs": state.kernel.programs().iter().map(view::program).collect::<Vec<_>>(),
+        "maps": state.kernel.maps().iter().map(view::map).collect::<Vec<_>>(),
         "counters": counters.iter().filter(|(_, _, packets)| *packets > 0).map(row).collect::<Vec<_>>(),
     }))
 }

@@ -1,6 +1,7 @@
 //! Live things and configuration as JSON. The only place where they get their outside names.
 
 use super::state::Published;
+use crate::kernel::inspect::{MapView, ProgramView};
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
 use gateway_core::ir::{
     Destination, Endpoint, HttpMatch, HttpRule, PathMatch, Readiness, StreamRule, ValueMatch, Weighted,
@@ -158,5 +159,21 @@ pub fn endpoint(endpoint: &Endpoint) -> Value {
         "addr": endpoint.addr.to_string(),
         "weight": endpoint.weight,
         "readiness": match endpoint.readiness { Readiness::Serving => "serving", Readiness::Draining => "draining" },
+    })
+}
+
+/// One of our programs as the kernel holds it.
+pub fn program(program: &ProgramView) -> Value {
+    json!({
+        "id": program.id, "name": program.name, "instructions": program.instructions,
+        "verifiedInstructions": program.verified, "jitedBytes": program.jited_bytes, "memoryBytes": program.memory_bytes,
+    })
+}
+
+/// One of our maps as the kernel holds it.
+pub fn map(map: &MapView) -> Value {
+    json!({
+        "id": map.id, "name": map.name, "keyBytes": map.key_bytes, "valueBytes": map.value_bytes,
+        "entriesMax": map.entries_max,
     })
 }

@@ -129,17 +129,9 @@ pub fn run(args: RunArgs) -> super::Result {
         workers.clone(),
         admin.clone(),
         started,
+        sender,
     );
     control.begin();
-    // Watched from before it is served, so that no change falls between.
-    let reload = sender.clone();
-    let watch = control
-        .configuration
-        .watch(move || drop(reload.try_send(Message::Reload)));
-    let _watch = watch
-        .inspect_err(|error| tracing::warn!("files are not watched: {error:#}; SIGHUP reloads"))
-        .ok();
-
     admin.set_ready(true);
     announce(&admin, status.ingress, status.lookup);
     control.run(&messages);
@@ -152,6 +144,12 @@ pub fn run(args: RunArgs) -> super::Result {
         if let AdminAddr::Unix(path) = address {
             let _ = std::fs::remove_file(path);
         }
+    }
+    if control.failed() {
+        return Err(Exit::new(
+            Code::Failed,
+            "ended by a fault of its own; the log says which",
+        ));
     }
     Ok(())
 }

@@ -61,10 +61,14 @@ impl Configuration {
         self.compiled.statuses.iter().flat_map(lines).collect()
     }
 
-    /// Calls `changed` when a file changed. Certificates on disk are watched beside the configuration.
-    pub fn watch(&self, changed: impl Fn() + Send + 'static) -> Result<Watch> {
-        let extra: Vec<PathBuf> = self.objects.files_wanted().into_iter().map(PathBuf::from).collect();
-        self.source.watch(&extra, changed)
+    /// Files beside the configuration that its objects name: certificates on disk.
+    pub fn named_files(&self) -> Vec<PathBuf> {
+        self.objects.files_wanted().into_iter().map(PathBuf::from).collect()
+    }
+
+    /// Calls `changed` when a file of the configuration, or one of `named`, changed.
+    pub fn watch(&self, named: &[PathBuf], changed: impl Fn() + Send + 'static) -> Result<Watch> {
+        self.source.watch(named, changed)
     }
 }
 

@@ -145,3 +145,47 @@ pub fn refusal(error: &rustls::Error) -> Refusal {
 
 /// How rustls 0.23 says that the resolver had no certificate (`server/hs.rs`); held by a test.
 const NO_CERTIFICATE: &str = "no server certificate chain resolved";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    #[derive(Debug)]
+    struct NoCertificate;
+
+    impl ResolvesServerCert for NoCertificate {
+        fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+    }
+
+    /// What a server without certificates makes of these bytes.
+    fn refused(bytes: &[u8]) -> Refusal {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("the provider has them").with_no_client_auth();
+        let config = config.with_cert_resolver(Arc::new(NoCertificate));
+        let mut server = ServerConnection::new(Arc::new(config)).expect("a connection");
+        server.read_tls(&mut &bytes[..]).expect("from memory");
+        refusal(&server.process_new_packets().expect_err("there is no certificate"))
+    }
+
+    #[test]
+    fn a_name_without_certificate_is_told_from_what_is_no_tls() {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config
+            .expect("the provider has them")
+            .with_root_certificates(RootCertStore::empty());
+        let name = "unknown.example".try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config.with_no_client_auth()), name).expect("a connection");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).expect("to memory");
+        assert_eq!(refused(&hello), Refusal::NoServerName);
+        assert_eq!(refused(b"GET / HTTP/1.1\r\n\r\n"), Refusal::NotTls);
+    }
+}
