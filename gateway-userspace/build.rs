@@ -62,6 +62,10 @@ fn describe_source() {
     }
     if Path::new("../.git/HEAD").is_file() {
         println!("cargo:rerun-if-changed=../.git/HEAD");
+        // HEAD names a branch; what a commit moves is the reflog beside it.
+        if Path::new("../.git/logs/HEAD").is_file() {
+            println!("cargo:rerun-if-changed=../.git/logs/HEAD");
+        }
     }
     let described = Command::new("git")
         .args(["describe", "--always", "--dirty", "--tags"])
