@@ -104,11 +104,8 @@ impl Control {
             self.handle(Event::Adopted(tables));
         }
         self.reload();
-        self.watch();
         // A change may have come between the reading and the watching.
-        if self.configuration.changed() {
-            self.reload();
-        }
+        self.reload();
     }
 
     /// Watches the files, anew when the objects name others than before.
@@ -130,12 +127,7 @@ impl Control {
     pub fn run(&mut self, messages: &Receiver<Message>) {
         loop {
             let leave = match messages.recv_timeout(TICK) {
-                Ok(Message::Reload) if self.configuration.changed() => {
-                    let leave = self.reload();
-                    self.watch();
-                    leave
-                }
-                Ok(Message::Reload) => false,
+                Ok(Message::Reload) => self.reload(),
                 Ok(Message::Drain) => {
                     info!("draining: no new connections, {} live", self.workers.live());
                     self.handle(Event::Drain)
@@ -165,7 +157,9 @@ impl Control {
     /// Reads, compiles, applies. What is broken is reported and keeps its last good version.
     fn reload(&mut self) -> bool {
         let (began, before) = (Instant::now(), self.snapshot.revision);
-        let ir = self.configuration.load();
+        let Some(ir) = self.configuration.load() else {
+            return false;
+        };
         for line in self.configuration.problems() {
             warn!("{line}");
         }
@@ -176,6 +170,7 @@ impl Control {
             let ms = began.elapsed().as_secs_f64() * 1e3;
             info!(revision = self.snapshot.revision.0, ms, "configuration applied");
         }
+        self.watch();
         leave
     }
 

@@ -21,7 +21,7 @@ use crate::warden::{Answer, Request, Warden};
 use apply::Writer;
 use flows::{KernelFlow, Wake};
 use gateway_common::abi::Reason;
-use gateway_core::ids::ListenerId;
+use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::lower::KernelTables;
 use gateway_core::model::{ConnectionView, LivePlane, Side};
 use gateway_core::reconcile::MapOp;
@@ -273,10 +273,10 @@ impl Kernel {
         })
     }
 
-    /// Live flows as connections. Their endpoints are known by address only, so `endpoint` is `None`; see
-    /// [`Kernel::live_flows`].
-    pub fn flows(&self) -> Vec<ConnectionView> {
-        (0..).zip(self.live_flows()).map(|(id, flow)| view(id, &flow)).collect()
+    /// Live flows as connections. The maps know addresses; which endpoint has one, the caller knows.
+    pub fn flows(&self, endpoint_at: impl Fn(SocketAddr) -> Option<EndpointId>) -> Vec<ConnectionView> {
+        let view = |(id, flow): (u64, KernelFlow)| view(id, &flow, endpoint_at(flow.endpoint));
+        (0..).zip(self.live_flows()).map(view).collect()
     }
 
     /// Our attached programs.
@@ -339,7 +339,7 @@ pub fn clean(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
     }
 }
 
-fn view(id: u64, flow: &KernelFlow) -> ConnectionView {
+fn view(id: u64, flow: &KernelFlow, endpoint: Option<EndpointId>) -> ConnectionView {
     ConnectionView {
         id,
         plane: LivePlane::Kernel,
@@ -348,7 +348,7 @@ fn view(id: u64, flow: &KernelFlow) -> ConnectionView {
         peer: flow.client,
         local: flow.vip,
         listener: Some(ListenerId(flow.vip_id)),
-        endpoint: None,
+        endpoint,
         streams: 0,
         streams_total: 0,
         bytes_in: 0,

@@ -54,7 +54,7 @@ pub async fn connections(State(state): Shared) -> Json<Value> {
     Json(view::list("ConnectionList", items))
 }
 
-/// Flows of the kernel plane as connections. The maps know addresses; which endpoint that is, the revision knows.
+/// Flows of the kernel plane as connections, with the endpoints of the revision in force.
 fn kernel_flows(state: &AdminState) -> Vec<ConnectionView> {
     let published = state.published();
     let endpoints: BTreeMap<SocketAddr, EndpointId> = published
@@ -64,17 +64,7 @@ fn kernel_flows(state: &AdminState) -> Vec<ConnectionView> {
         .flatten()
         .map(|plan| (plan.addr, plan.id))
         .collect();
-    let (views, flows) = (state.kernel.flows(), state.kernel.live_flows());
-    let by_client: BTreeMap<_, _> = flows
-        .iter()
-        .map(|flow| ((flow.client, flow.vip), flow.endpoint))
-        .collect();
-    let mut known = views;
-    for view in &mut known {
-        let endpoint = by_client.get(&(view.peer, view.local));
-        view.endpoint = endpoint.and_then(|addr| endpoints.get(addr)).copied();
-    }
-    known
+    state.kernel.flows(|addr| endpoints.get(&addr).copied())
 }
 
 pub async fn streams(State(state): Shared) -> Json<Value> {

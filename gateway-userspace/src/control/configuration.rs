@@ -14,7 +14,7 @@ pub struct Configuration {
     source: FileSource,
     settings: Settings,
     /// As read last; the same again is no change.
-    reading: Reading,
+    reading: Option<Reading>,
     objects: Objects,
     compiled: Compiled,
     /// Files that could not be read.
@@ -26,28 +26,27 @@ impl Configuration {
         Self {
             source,
             settings,
-            reading: Reading::default(),
+            reading: None,
             objects: Objects::default(),
             compiled: Compiled::default(),
             unread: Vec::new(),
         }
     }
 
-    /// Reads everything again. An object that became broken keeps its last good version; so do the objects of a file
-    /// that cannot be read at all.
-    pub fn load(&mut self) -> Arc<Ir> {
-        self.reading = self.source.read();
-        let (next, unread) = objects_of(self.reading.clone());
+    /// Reads everything again; `None` when it reads as before. An object that became broken keeps its last good
+    /// version; so do the objects of a file that cannot be read at all. Certificates on disk count as changed always:
+    /// they are few, and compiling the same twice has no effect.
+    pub fn load(&mut self) -> Option<Arc<Ir>> {
+        let reading = self.source.read();
+        if self.reading.as_ref() == Some(&reading) && self.objects.files_wanted().is_empty() {
+            return None;
+        }
+        self.reading = Some(reading.clone());
+        let (next, unread) = objects_of(reading);
         self.objects = Objects::update(&self.objects, next);
         self.unread = unread;
         self.compiled = compile(&self.objects, &self.settings);
-        Arc::new(self.compiled.ir.clone())
-    }
-
-    /// Whether the files read otherwise than at the last load. Certificates on disk count as changed always: they are
-    /// few, and compiling the same twice has no effect.
-    pub fn changed(&self) -> bool {
-        !self.objects.files_wanted().is_empty() || self.source.read() != self.reading
+        Some(Arc::new(self.compiled.ir.clone()))
     }
 
     /// What is wrong, one line each.

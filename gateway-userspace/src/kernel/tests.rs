@@ -18,7 +18,7 @@ fn off_needs_nothing_and_does_nothing() {
     let status = kernel.status();
     assert_eq!((status.ingress, status.lookup), ("off", false));
     assert_eq!(status.reasons, ["the datapath is off, as was asked"]);
-    assert!(kernel.adopted().is_none() && kernel.counters().is_empty() && kernel.flows().is_empty());
+    assert!(kernel.adopted().is_none() && kernel.counters().is_empty() && kernel.flows(|_| None).is_empty());
     assert!(kernel.reach("10.0.0.1:80".parse().unwrap()).is_err());
     kernel.register_listener(0, false, 0).unwrap();
     kernel.stop(false).unwrap();
