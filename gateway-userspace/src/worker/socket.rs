@@ -199,7 +199,7 @@ mod tests {
             bytes_left: LINGER_BYTES_MAX,
         };
         let mut socket = Socket::new(TcpStream::from_std(stream), stage);
-        socket.tls = Some(Session::new(Arc::new(server)).unwrap());
+        socket.tls = Some(Session::server(Arc::new(server)).unwrap());
         let hello = std::thread::spawn(move || {
             client.write_all(b"hi").unwrap();
             client

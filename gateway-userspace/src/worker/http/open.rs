@@ -53,7 +53,7 @@ impl HttpPlane {
             listener,
         } = incoming;
         let config = context.tls.config(listener).ok_or(Refusal::Broken)?;
-        let session = Session::new(config.clone()).map_err(|_| Refusal::Broken)?;
+        let session = Session::server(config.clone()).map_err(|_| Refusal::Broken)?;
         let until = context.now + context.options.handshake_timeout;
         let mut socket = Socket::new(
             stream,

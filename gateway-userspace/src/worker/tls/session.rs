@@ -2,6 +2,8 @@
 
 use gateway_core::fault::Refusal;
 use gateway_http::engine::{DownstreamProtocol, TlsFacts};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection};
 use rustls::{HandshakeKind, InvalidMessage, ServerConfig, ServerConnection};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -9,9 +11,9 @@ use std::sync::Arc;
 /// Ciphertext that waits for the socket before the engine has to keep its bytes itself: four records.
 pub const SEALED_BYTES_MAX: usize = 64 * 1024;
 
-/// A server's side of a TLS connection.
+/// One side of a TLS connection.
 #[derive(Debug)]
-pub struct Session(Box<ServerConnection>);
+pub struct Session(Box<Connection>);
 
 /// What a piece of ciphertext came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,10 +25,20 @@ pub struct Fed {
 }
 
 impl Session {
-    pub fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        let mut connection = ServerConnection::new(config)?;
+    /// A client's connection to us.
+    pub fn server(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        ServerConnection::new(config).map(|connection| Self::new(connection.into()))
+    }
+
+    /// Ours to an endpoint: `name` is asked for and must be what the endpoint's certificate is for. Its ClientHello
+    /// waits to be flushed.
+    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
+        ClientConnection::new(config, name).map(|connection| Self::new(connection.into()))
+    }
+
+    fn new(mut connection: Connection) -> Self {
         connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
-        Ok(Self(Box::new(connection)))
+        Self(Box::new(connection))
     }
 
     /// Opens all of `sealed` into `plain`, which must be at least as long. After an error, `flush` sends the alert.
@@ -116,15 +128,34 @@ impl Session {
         self.0.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// What the client said of itself; of a connection of ours nothing.
     pub fn facts(&self) -> TlsFacts {
         TlsFacts {
-            server_name: self.0.server_name().map(str::to_ascii_lowercase),
+            server_name: self.server_name().map(str::to_ascii_lowercase),
         }
+    }
+
+    /// The name a client asked for.
+    pub fn server_name(&self) -> Option<&str> {
+        match &*self.0 {
+            Connection::Server(connection) => connection.server_name(),
+            Connection::Client(_) => None,
+        }
+    }
+
+    /// The peer's verified chain, leaf first; of a resumed connection that of the first one.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.0.peer_certificates().unwrap_or_default()
+    }
+
+    /// What ALPN settled.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.0.alpn_protocol()
     }
 
     /// From ALPN; without it the first bytes tell.
     pub fn protocol(&self) -> DownstreamProtocol {
-        match self.0.alpn_protocol() {
+        match self.alpn() {
             Some(b"h2") => DownstreamProtocol::Http2,
             Some(b"http/1.1") => DownstreamProtocol::Http1,
             Some(_) | None => DownstreamProtocol::Detect,
