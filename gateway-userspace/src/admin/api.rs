@@ -2,6 +2,7 @@
 
 use super::state::AdminState;
 use super::view;
+use crate::settings::tunables;
 use axum::Json;
 use axum::extract::State;
 use gateway_core::fairness::jain;
@@ -213,6 +214,13 @@ pub async fn kernel(State(state): Shared) -> Json<Value> {
         "maps": state.kernel.maps().iter().map(view::map).collect::<Vec<_>>(),
         "counters": counters.iter().filter(|(_, _, packets)| *packets > 0).map(row).collect::<Vec<_>>(),
     }))
+}
+
+/// Every bound of the workers: its value, default, range and what it is for.
+pub async fn settings(State(state): Shared) -> Json<Value> {
+    let limits = state.workers.limits();
+    let rows = tunables::TABLE.iter().map(|row| row.describe(limits)).collect();
+    Json(view::list("SettingList", rows))
 }
 
 pub async fn revisions(State(state): Shared) -> Json<Value> {

@@ -2,6 +2,7 @@
 
 use super::state::AdminState;
 use super::view;
+use crate::settings::tunables;
 use crate::telemetry::metrics;
 use axum::Json;
 use axum::extract::{Query, State};
@@ -29,7 +30,7 @@ impl Format {
     }
 }
 
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "/ready",
     "/server_info",
     "/stats",
@@ -48,6 +49,7 @@ const PATHS: [&str; 18] = [
     "/api/v1/endpoints",
     "/api/v1/kernel",
     "/api/v1/revisions",
+    "/api/v1/settings",
 ];
 
 pub async fn index() -> Html<String> {
@@ -115,6 +117,7 @@ pub async fn stats(State(state): Shared, Query(query): Query<Format>) -> Respons
 
 pub async fn config_dump(State(state): Shared) -> Json<Value> {
     let published = state.published();
+    let settings = tunables::values(state.workers.limits());
     let service = |service: &gateway_core::ir::Service| {
         json!({
             "name": service.name.as_str(), "balance": format!("{:?}", service.balance),
@@ -129,7 +132,8 @@ pub async fn config_dump(State(state): Shared) -> Json<Value> {
         "services": published.ir.services.values().map(service).collect::<Vec<_>>(),
         // Private keys are not part of any dump.
         "certificates": published.ir.certificates.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
-        "limits": format!("{:?}", state.workers.limits()),
+        "limits": settings["limits"],
+        "timeouts": settings["timeouts"],
         "objects": published.statuses,
         "diagnostics": published.diagnostics,
     }))

@@ -33,6 +33,7 @@ fn paths(state: Arc<AdminState>) -> Router {
         .route("/api/v1/certificates", get(api::certificates))
         .route("/api/v1/kernel", get(api::kernel))
         .route("/api/v1/revisions", get(api::revisions))
+        .route("/api/v1/settings", get(api::settings))
         .with_state(state)
 }
 

@@ -24,6 +24,7 @@ enum What {
     Endpoints,
     Certificates,
     Kernel,
+    Settings,
 }
 
 impl What {
@@ -81,6 +82,17 @@ impl What {
                 "/api/v1/kernel",
                 "counters",
                 &[("LISTENER", "listener"), ("REASON", "reason"), ("PACKETS", "packets")],
+            ),
+            What::Settings => (
+                "/api/v1/settings",
+                "items",
+                &[
+                    ("SETTING", "name"),
+                    ("VALUE", "value"),
+                    ("DEFAULT", "default"),
+                    ("UNIT", "unit"),
+                    ("WHAT", "about"),
+                ],
             ),
         }
     }

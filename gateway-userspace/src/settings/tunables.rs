@@ -1,0 +1,317 @@
+//! Every bound of the engine as `--set PATH=VALUE` and the config dump know it: one row each.
+//!
+//! A field of `Limits` without a row does not compile; how many, how large and how long is checked here, once.
+
+use super::duration;
+use anyhow::{Result, bail};
+use gateway_http::limits::Limits;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What a bound counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// Things, by their plural.
+    Count(&'static str),
+    /// Bytes; written as a number, or with Ki, Mi or Gi.
+    Bytes,
+    /// Time; written as `500ms`, `30s`, `1m30s`.
+    Time,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Count(things) => things,
+            Unit::Bytes => "bytes",
+            Unit::Time => "duration",
+        }
+    }
+
+    /// A value as users write it; times are held in milliseconds.
+    fn show(self, raw: u64) -> Value {
+        match self {
+            Unit::Count(_) | Unit::Bytes => json!(raw),
+            Unit::Time => json!(duration_text(raw)),
+        }
+    }
+
+    fn read(self, text: &str) -> Result<u64> {
+        let (digits, factor) = match self {
+            Unit::Time => return Ok(u64::try_from(duration(text)?.as_millis()).unwrap_or(u64::MAX)),
+            Unit::Count(_) => (text, 1),
+            Unit::Bytes => [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)]
+                .into_iter()
+                .find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, factor)))
+                .unwrap_or((text, 1)),
+        };
+        match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+            Some(raw) => Ok(raw),
+            None if self == Unit::Bytes => bail!("a whole number of bytes is needed, as in 65536 or 64Ki"),
+            None => bail!("a whole number is needed"),
+        }
+    }
+}
+
+/// One bound.
+pub struct Tunable {
+    /// As in `--set PATH=VALUE`.
+    pub path: &'static str,
+    pub unit: Unit,
+    /// Smallest and largest value, in the unit; milliseconds for times.
+    pub range: (u64, u64),
+    /// What it bounds.
+    pub about: &'static str,
+    /// Whether `off` is a value.
+    pub optional: bool,
+    get: fn(&Limits) -> u64,
+    set: fn(&mut Limits, u64),
+}
+
+impl Tunable {
+    /// The value in force, as users write it.
+    pub fn value(&self, limits: &Limits) -> Value {
+        match (self.get)(limits) {
+            0 if self.optional => json!("off"),
+            raw => self.unit.show(raw),
+        }
+    }
+
+    fn assign(&self, limits: &mut Limits, text: &str) -> Result<()> {
+        let path = self.path;
+        if self.optional && text == "off" {
+            (self.set)(limits, 0);
+            return Ok(());
+        }
+        let (least, most) = self.range;
+        let or_off = if self.optional { ", or off" } else { "" };
+        match self.unit.read(text) {
+            Ok(raw) if (least..=most).contains(&raw) => (self.set)(limits, raw),
+            Ok(_) => bail!(
+                "--set {path}={text}: {} to {} {}{or_off}",
+                shown(&self.unit.show(least)),
+                shown(&self.unit.show(most)),
+                if self.unit == Unit::Time { "" } else { self.unit.name() }
+            ),
+            Err(error) => bail!("--set {path}={text}: {error}{or_off}"),
+        }
+        Ok(())
+    }
+
+    /// Everything about it, for `sluice get settings`.
+    pub fn describe(&self, limits: &Limits) -> Value {
+        json!({
+            "name": self.path,
+            "value": self.value(limits),
+            "default": self.value(&Limits::default()),
+            "unit": self.unit.name(),
+            "least": self.unit.show(self.range.0),
+            "most": self.unit.show(self.range.1),
+            "about": self.about,
+        })
+    }
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The row of a path.
+pub fn find(path: &str) -> Option<&'static Tunable> {
+    TABLE.iter().find(|row| row.path == path)
+}
+
+/// Applies one assignment; an unknown path names the known ones.
+pub fn set(limits: &mut Limits, path: &str, value: &str) -> Result<()> {
+    match find(path) {
+        Some(row) => row.assign(limits, value),
+        None => {
+            let known: Vec<&str> = TABLE.iter().map(|row| row.path).collect();
+            bail!(
+                "--set {path}: no such setting. There are accessLog, {}",
+                known.join(", ")
+            )
+        }
+    }
+}
+
+/// Every bound and its value, as in `{"limits": {"streams": 256}, "timeouts": {"head": "15s"}}`.
+pub fn values(limits: &Limits) -> Value {
+    let mut all = json!({});
+    for row in TABLE {
+        if let Some((group, name)) = row.path.split_once('.') {
+            all[group][name] = row.value(limits);
+        }
+    }
+    all
+}
+
+/// A field's value as a number: what [`Unit`] says, 0 for `off`.
+trait Raw {
+    const OPTIONAL: bool = false;
+    fn raw(&self) -> u64;
+    fn from_raw(raw: u64) -> Self;
+}
+
+macro_rules! raw_integers {
+    ($($integer:ty)*) => {$(
+        impl Raw for $integer {
+            fn raw(&self) -> u64 {
+                u64::try_from(*self).unwrap_or(u64::MAX)
+            }
+            fn from_raw(raw: u64) -> Self {
+                Self::try_from(raw).unwrap_or(Self::MAX)
+            }
+        }
+    )*};
+}
+
+raw_integers! { u8 u16 u32 u64 usize }
+
+impl Raw for Duration {
+    fn raw(&self) -> u64 {
+        u64::try_from(self.as_millis()).unwrap_or(u64::MAX)
+    }
+    fn from_raw(raw: u64) -> Self {
+        Duration::from_millis(raw)
+    }
+}
+
+impl<T: Raw> Raw for Option<T> {
+    const OPTIONAL: bool = true;
+    fn raw(&self) -> u64 {
+        self.as_ref().map_or(0, T::raw)
+    }
+    fn from_raw(raw: u64) -> Self {
+        (raw > 0).then(|| T::from_raw(raw))
+    }
+}
+
+/// Milliseconds in the fewest words.
+fn duration_text(ms: u64) -> String {
+    let mut rest = ms;
+    let mut text = String::new();
+    for (letters, unit_ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if rest >= unit_ms {
+            text.push_str(&format!("{}{letters}", rest / unit_ms));
+            rest %= unit_ms;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// Makes [`TABLE`], and a pattern that names every field of `Limits`.
+macro_rules! tunables {
+    ($($path:literal $field:ident: $unit:expr, $least:expr, $most:expr, $about:literal;)*) => {
+        /// Every bound, in the order of `Limits`.
+        pub static TABLE: &[Tunable] = &[$(Tunable {
+            path: $path,
+            unit: $unit,
+            range: ($least, $most),
+            about: $about,
+            optional: optional(|limits: &Limits| &limits.$field),
+            get: |limits| limits.$field.raw(),
+            set: |limits, raw| limits.$field = Raw::from_raw(raw),
+        }),*];
+
+        /// A field of `Limits` that has no row above is an error here.
+        const _: fn(&Limits) = |limits| {
+            let Limits { $($field: _),* } = limits;
+        };
+    };
+}
+
+const fn optional<T: Raw>(_: fn(&Limits) -> &T) -> bool {
+    T::OPTIONAL
+}
+
+/// The largest count.
+const MANY: u64 = 1 << 30;
+/// The largest buffer.
+const GIB: u64 = 1 << 30;
+/// The longest time.
+const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+/// The largest flow-control window (RFC 9113 6.9.1).
+const WINDOW_MAX: u64 = (1 << 31) - 1;
+
+use Unit::{Bytes, Count, Time};
+
+tunables! {
+    "limits.connections" connections_max: Count("connections"), 1, MANY, "downstream connections of one worker";
+    "limits.streams" streams_max: Count("streams"), 1, WINDOW_MAX, "streams open at once on a downstream connection";
+    "limits.streamWindowBytes" stream_window: Bytes, 1024, WINDOW_MAX, "flow-control window of a stream";
+    "limits.connectionWindowBytes" connection_window: Bytes, 65_535, WINDOW_MAX, "flow-control window of a connection";
+    "limits.outBytes" out_bytes_max: Bytes, 16_384, GIB, "waiting to be written on a connection before its sources get no more credit";
+    "limits.borrowBytes" borrow_bytes_min: Bytes, 1, GIB, "DATA payloads from this size on are not copied";
+    "limits.headBytes" head_bytes_max: Bytes, 1024, 1 << 24, "a request's or response's fields, decoded";
+    "limits.fields" fields_max: Count("fields"), 8, 65_535, "fields of a request or response";
+    "limits.continuations" continuations_max: Count("frames"), 0, 65_535, "CONTINUATION frames of one field block";
+    "limits.resetsPerSecond" resets_per_second_max: Count("frames per second"), 1, MANY, "RST_STREAM frames from a client";
+    "limits.pingsPerSecond" pings_per_second_max: Count("frames per second"), 1, MANY, "PING frames from a peer";
+    "limits.settingsPerSecond" settings_per_second_max: Count("frames per second"), 1, MANY, "SETTINGS frames from a peer";
+    "limits.idleFramesPerSecond" idle_frames_per_second_max: Count("frames per second"), 1, MANY, "frames that do nothing: empty DATA, PRIORITY";
+    "limits.madeResetsPerSecond" made_resets_per_second_max: Count("frames per second"), 1, MANY, "stream errors a client makes the gateway send";
+    "limits.controlBytes" control_bytes_max: Bytes, 16_384, GIB, "control frames waiting to be written";
+    "limits.attempts" attempts_max: Count("attempts"), 1, 255, "endpoints tried for a request that was provably not processed";
+    "limits.replayBytes" replay_bytes_max: Bytes, 0, GIB, "of a request's body kept to try it again, per stream";
+    "timeouts.connect" connect_timeout: Time, 1, YEAR_MS, "until an endpoint's connection is open";
+    "timeouts.idle" idle_timeout: Time, 1, YEAR_MS, "a downstream connection without a stream";
+    "timeouts.stall" stall_timeout: Time, 1, YEAR_MS, "a connection whose peer takes nothing of what is written to it";
+    "timeouts.head" head_timeout: Time, 1, YEAR_MS, "from accept, or a head's first byte, to its end";
+    "timeouts.upstreamIdle" upstream_idle_timeout: Time, 1, YEAR_MS, "an upstream connection without a stream";
+    "limits.upstreamIdleConnections" upstream_idle_max: Count("connections"), 0, MANY, "HTTP/1.1 keep-alive connections kept per endpoint";
+    "timeouts.goawayPause" goaway_pause: Time, 0, YEAR_MS, "between the first GOAWAY and the one with the last stream id";
+    "timeouts.grpcMax" grpc_timeout_max: Time, 1, YEAR_MS, "longer grpc-timeouts are cut to this";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_takes_back_the_value_it_shows_and_refuses_what_is_out_of_range() {
+        for row in TABLE {
+            let mut limits = Limits::default();
+            let default = (row.get)(&limits);
+            let (least, most) = row.range;
+            assert!(
+                (least..=most).contains(&default) || (row.optional && default == 0),
+                "{}: the default {default} is in range",
+                row.path
+            );
+            for raw in [least, most, default] {
+                let text = shown(&row.unit.show(raw));
+                row.assign(&mut limits, &text).expect("in range");
+                assert_eq!((row.get)(&limits), raw, "{}={text}", row.path);
+            }
+            let above = shown(&row.unit.show(most + 1));
+            assert!(row.assign(&mut limits, &above).is_err(), "{}={above}", row.path);
+            assert!(row.assign(&mut limits, "much").is_err(), "{}", row.path);
+        }
+    }
+
+    #[test]
+    fn no_two_rows_have_one_path_and_all_are_in_the_dump() {
+        let all = values(&Limits::default());
+        for (at, row) in TABLE.iter().enumerate() {
+            assert!(!TABLE[..at].iter().any(|other| other.path == row.path), "{}", row.path);
+            let (group, name) = row.path.split_once('.').expect("a group and a name");
+            assert!(["limits", "timeouts"].contains(&group), "{}", row.path);
+            assert_eq!(all[group][name], row.value(&Limits::default()));
+        }
+    }
+
+    #[test]
+    fn bytes_and_durations_are_read_with_their_units() {
+        let mut limits = Limits::default();
+        set(&mut limits, "limits.headBytes", "128Ki").expect("a quantity");
+        set(&mut limits, "timeouts.head", "1m30s").expect("a duration");
+        assert_eq!(limits.head_bytes_max, 128 * 1024);
+        assert_eq!(limits.head_timeout, Duration::from_secs(90));
+        let dump = values(&limits);
+        assert_eq!(dump["limits"]["headBytes"], 131_072);
+        assert_eq!(dump["timeouts"]["head"], "1m30s");
+        let wrong = set(&mut limits, "limits.headBytes", "1").expect_err("too small");
+        assert_eq!(wrong.to_string(), "--set limits.headBytes=1: 1024 to 16777216 bytes");
+    }
+}
