@@ -173,6 +173,8 @@ pub struct Engine {
     turn: Turn,
     timers: Wheel,
     finished: Vec<Finished>,
+    /// Whether anyone asks for outcomes.
+    keeps_outcomes: bool,
     metrics: Metrics,
     draining: bool,
     /// Bytes that `restore` gave back and `received` will see again.
@@ -205,6 +207,7 @@ impl Engine {
             turn: Turn::default(),
             timers: Wheel::new(now),
             finished: Vec::new(),
+            keeps_outcomes: true,
             metrics: Metrics::default(),
             draining: false,
             restored: 0,
@@ -470,6 +473,12 @@ impl Engine {
         if new {
             self.arm_timer(c);
         }
+    }
+
+    /// Whether finished requests are kept for `take_outcomes` (they are unless said otherwise). Without an access log
+    /// nobody reads them, and making them is a tenth of a request's work.
+    pub fn keep_outcomes(&mut self, keep: bool) {
+        self.keeps_outcomes = keep;
     }
 
     /// Gives every request finished since the last call to `sink`; the borrowed texts live only for the call.

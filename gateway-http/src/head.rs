@@ -11,6 +11,7 @@
 pub mod authority;
 pub mod facts;
 mod field;
+pub(crate) mod octets;
 mod token;
 
 use crate::h2::hpack::static_table::ENTRIES;
@@ -18,6 +19,7 @@ pub use field::{ENTRY_OVERHEAD, Field, TEXT_BYTES_MAX, is_token};
 pub(crate) use field::{STATIC_FIELDS, static_token};
 use gateway_core::decide::Fields;
 pub use token::Token;
+pub(crate) use token::hash;
 
 /// A field section.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,8 @@ pub struct FieldList {
     fields: Vec<Field>,
     /// A field was left out because it did not fit; see [`FieldList::is_too_large`].
     too_large: bool,
+    /// Bits of the tokens that were ever put in: most questions are about fields that are not there.
+    tokens: u64,
 }
 
 impl FieldList {
@@ -38,6 +42,7 @@ impl FieldList {
         self.bytes.clear();
         self.fields.clear();
         self.too_large = false;
+        self.tokens = 0;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -87,8 +92,12 @@ impl FieldList {
     }
 
     /// The first field of a known name.
+    #[inline]
     pub fn find(&self, token: Token) -> Option<&Field> {
         debug_assert!(token != Token::OTHER, "OTHER is not one name");
+        if self.tokens & token.bit() == 0 {
+            return None;
+        }
         self.fields.iter().find(|field| field.token() == token)
     }
 
@@ -110,7 +119,11 @@ impl FieldList {
     }
 
     /// The place of the first field of a known name.
+    #[inline]
     pub fn place_of(&self, token: Token) -> Option<usize> {
+        if self.tokens & token.bit() == 0 {
+            return None;
+        }
         self.fields.iter().position(|field| field.token() == token)
     }
 
@@ -153,6 +166,7 @@ impl FieldList {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(value);
+        self.tokens |= field.token().bit();
         self.fields.push(field.at(start));
     }
 
@@ -271,7 +285,26 @@ impl FieldList {
     pub(crate) fn push_copy(&mut self, field: &Field, name_value: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name_value);
+        self.tokens |= field.token().bit();
         self.fields.push(field.at(start));
+    }
+
+    /// Bytes of names and values, those of removed fields included.
+    pub(crate) fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Becomes what `other` is; this list must be empty.
+    #[inline]
+    pub(crate) fn copy_all(&mut self, other: &FieldList) {
+        debug_assert!(
+            self.bytes.is_empty() && self.fields.is_empty(),
+            "places in the buffer are copied too"
+        );
+        self.bytes.extend_from_slice(&other.bytes);
+        self.fields.extend_from_slice(&other.fields);
+        self.tokens = other.tokens;
+        self.too_large = other.too_large;
     }
 
     /// Takes the last field away, bytes included.
@@ -285,9 +318,12 @@ impl FieldList {
     #[inline]
     fn describe(&mut self, start: usize, name_len: usize, known: Option<(Token, bool)>, never: bool) -> Option<Field> {
         let field = Field::describe(&self.bytes[start..], start, name_len, known, never);
-        if field.is_none() {
-            self.bytes.truncate(start);
-            self.too_large = true;
+        match field {
+            Some(field) => self.tokens |= field.token().bit(),
+            None => {
+                self.bytes.truncate(start);
+                self.too_large = true;
+            }
         }
         field
     }

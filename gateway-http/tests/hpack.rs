@@ -137,6 +137,10 @@ proptest! {
             if ours.decode(&block, &mut list, LIMITS).is_err() {
                 break;
             }
+            // The other one takes an update that no field follows for an update at the end.
+            if list.is_empty() && !block.is_empty() {
+                break;
+            }
             prop_assert_eq!(theirs.decode(&block).ok(), Some(fields(&list)), "{:02x?}", block);
         }
     }

@@ -57,34 +57,30 @@ impl Engine {
         let stream = &mut self.streams[index];
         self.timers.cancel(&mut stream.timer);
         self.pool.put(&mut stream.replay);
-        let finished = Finished {
-            facts: stream.facts,
-            head: std::mem::take(&mut stream.head),
-            started: stream.started,
-            ended: self.now,
-            first_byte: stream.first_byte,
-            attempts: stream.attempts,
-            status: stream.status,
-            grpc_status: stream.grpc_status,
-            fault: stream.fault,
-            bytes_received: stream.bytes_up,
-            bytes_sent: stream.bytes_down,
-        };
-        self.metrics.request_finished(
-            finished.facts.listener,
-            finished.facts.endpoint,
-            finished.status,
-            finished.fault,
-            self.now.since(finished.started),
-        );
-        self.streams.close(index);
-        if self.finished.len() < OUTCOMES_MAX {
-            self.finished.push(finished);
+        let facts = stream.facts;
+        let (status, fault, took) = (stream.status, stream.fault, self.now.since(stream.started));
+        self.metrics
+            .request_finished(facts.listener, facts.endpoint, status, fault, took);
+        let mut head = std::mem::take(&mut stream.head);
+        if self.keeps_outcomes && self.finished.len() < OUTCOMES_MAX {
+            self.finished.push(Finished {
+                facts,
+                head,
+                started: stream.started,
+                ended: self.now,
+                first_byte: stream.first_byte,
+                attempts: stream.attempts,
+                status,
+                grpc_status: stream.grpc_status,
+                fault,
+                bytes_received: stream.bytes_up,
+                bytes_sent: stream.bytes_down,
+            });
         } else {
-            self.metrics.outcomes_dropped_total += 1;
-            let mut head = finished.head;
+            self.metrics.outcomes_dropped_total += u64::from(self.keeps_outcomes);
             self.lists.put(&mut head);
         }
+        self.streams.close(index);
     }
 
     fn leave_downstream(&mut self, c: &mut Connection, index: u32, error: ErrorCode) {

@@ -4,6 +4,8 @@
 //! An encoded slash (`%2F`) stays what it is: not a separator. What cannot be a path (a backslash, an encoded NUL, a
 //! broken percent-encoding) is malformed, so that no endpoint reads it differently.
 
+use crate::head::octets::any_below_or_of;
+
 /// What became of a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Normal {
@@ -26,8 +28,7 @@ pub fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// Brings the path of `target` into normal form, in `into` if it is not there already.
 pub fn normalise(target: &[u8], into: &mut Vec<u8>) -> Normal {
     let (path, query) = split(target);
-    let suspicious = |byte: &u8| matches!(byte, b'%' | b'\\' | b'#') || *byte <= b' ' || *byte == 0x7f;
-    if !path.iter().any(suspicious) && !has_dot_segment(path) {
+    if !any_below_or_of(path, b'!', [b'%', b'\\', b'#', 0x7f]) && !has_dot_segment(path) {
         return Normal::AsIs;
     }
     into.clear();
@@ -48,9 +49,11 @@ pub fn normalise(target: &[u8], into: &mut Vec<u8>) -> Normal {
 
 /// Whether a segment is `.` or `..`.
 fn has_dot_segment(path: &[u8]) -> bool {
-    path.windows(2).enumerate().any(|(at, pair)| {
-        pair == b"/." && {
-            let rest = path[at + 2..].strip_prefix(b".").unwrap_or(&path[at + 2..]);
+    let mut slash = false;
+    path.iter().enumerate().any(|(at, byte)| {
+        let begins = std::mem::replace(&mut slash, *byte == b'/') && *byte == b'.';
+        begins && {
+            let rest = path[at + 1..].strip_prefix(b".").unwrap_or(&path[at + 1..]);
             rest.is_empty() || rest[0] == b'/'
         }
     })

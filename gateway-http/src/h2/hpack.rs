@@ -4,6 +4,7 @@ pub mod decoder;
 pub mod encoder;
 mod huffman;
 mod integer;
+mod memo;
 pub mod static_table;
 mod table;
 

@@ -1,5 +1,6 @@
 //! What the engine wants to know of a head, and what can be wrong with one; the same for both protocols.
 
+use super::octets::any_below_or_of;
 use super::{FieldList, Token};
 
 /// The methods that something depends on (RFC 9110 9).
@@ -170,7 +171,7 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
 /// character, no space (it would end the target in HTTP/1.1), no fragment.
 pub fn is_target(path: &[u8], method: Method) -> bool {
     match path.first() {
-        Some(b'/') => path.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#'),
+        Some(b'/') => !any_below_or_of(path, b'!', [0x7f, b'#']),
         Some(b'*') => path.len() == 1 && method == Method::Options,
         Some(_) | None => false,
     }

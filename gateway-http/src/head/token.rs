@@ -147,12 +147,17 @@ impl Token {
         self.0 != 0 && self.0 <= 16
     }
 
+    /// A bit for the token. Some share one: an [`EXTRA`] name has that of a static entry sixty-four before it.
+    #[inline]
+    pub(super) const fn bit(self) -> u64 {
+        1u64.wrapping_shl(self.0 as u32)
+    }
+
     /// `:method` and the like.
     pub const fn is_pseudo(self) -> bool {
-        matches!(
-            self,
-            Token::AUTHORITY | Token::METHOD | Token::PATH | Token::SCHEME | Token::STATUS | Token::PROTOCOL
-        )
+        // The static table begins with them.
+        const LAST: u8 = Token::STATUS.0;
+        matches!(self.0, 1..=LAST) || self.0 == Token::PROTOCOL.0
     }
 
     /// Fields that speak of one HTTP/1.1 connection and must not be in HTTP/2 (RFC 9113 8.2.2). `te` is not among

@@ -210,6 +210,11 @@ pub struct AccessLogger {
 const WALL_PAUSE: Duration = Duration::from_secs(1);
 
 impl AccessLogger {
+    /// Whether a request's end is of any use here.
+    pub fn wants_requests(&self) -> bool {
+        self.format != Format::Off
+    }
+
     /// Writes a request's line.
     pub fn log(&mut self, outcome: &Outcome<'_>, snapshot: &Snapshot) {
         if self.begin(outcome.ended, outcome.fault.is_some(), outcome.status >= 500) {

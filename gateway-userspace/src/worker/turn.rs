@@ -113,7 +113,8 @@ impl Worker {
         for socket in lookup {
             accepting.push(acceptors.add(&context.registry, None, socket)?);
         }
-        let http = HttpPlane::new(engine_config(number, &context), &context);
+        let mut http = HttpPlane::new(engine_config(number, &context), &context);
+        http.engine.keep_outcomes(log.wants_requests());
         let splice = SplicePlane::new(number, context.options.relay.pipes_max);
         Ok(Self {
             number,
@@ -165,6 +166,7 @@ impl Worker {
         self.metrics.panics_total += 1;
         self.context.timers.clear();
         self.http = HttpPlane::new(engine_config(self.number, &self.context), &self.context);
+        self.http.engine.keep_outcomes(self.log.wants_requests());
         self.splice = SplicePlane::new(self.number, self.context.options.relay.pipes_max);
         // Edges may have been eaten by the turn that failed.
         self.context.timers.wake(self.context.now, Source::Mailbox);

@@ -4,6 +4,7 @@
 //! list is marked too large (the request gets 431) and further fields only touch the table. Beyond
 //! [`SECTION_SIZE_HARD_MAX`] it is an attack and the connection ends.
 
+use super::memo::Memo;
 use super::table::{DEFAULT_SIZE, Table};
 use super::{HpackError, huffman, integer};
 use crate::h2::hpack::static_table::{ENTRIES, STATIC_LEN};
@@ -13,7 +14,7 @@ use crate::head::{ENTRY_OVERHEAD, Field, FieldList, Token, static_token};
 pub const SECTION_SIZE_HARD_MAX: usize = 1 << 20;
 
 /// What a section may hold before it is too large.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SectionLimits {
     /// Names and values, and 32 bytes per field (RFC 9113 6.5.2).
     pub size_max: usize,
@@ -24,6 +25,9 @@ pub struct SectionLimits {
 #[derive(Debug)]
 pub struct Decoder {
     table: Table,
+    /// Changes with the table.
+    epoch: u32,
+    memo: Memo,
 }
 
 impl Default for Decoder {
@@ -37,12 +41,19 @@ impl Decoder {
     pub fn new() -> Self {
         Self {
             table: Table::new(DEFAULT_SIZE),
+            epoch: 0,
+            memo: Memo::default(),
         }
     }
 
     /// Appends the fields of a complete block to `into`. After an error the connection is lost: the table is no
     /// longer the peer's.
     pub fn decode(&mut self, block: &[u8], into: &mut FieldList, limits: SectionLimits) -> Result<(), HpackError> {
+        let (key, epoch, fresh) = (Memo::key(block), self.epoch, into.is_empty());
+        if fresh && let Some(list) = self.memo.recall(key, epoch, block, limits) {
+            into.copy_all(list);
+            return Ok(());
+        }
         let mut at = self.size_updates(block)?;
         let mut size = 0;
         while at < block.len() {
@@ -52,6 +63,9 @@ impl Decoder {
                 into.mark_too_large();
                 return self.decode_rest(block, at, size);
             }
+        }
+        if fresh && self.epoch == epoch {
+            self.memo.note(key, epoch, block, into, limits);
         }
         Ok(())
     }
@@ -79,6 +93,7 @@ impl Decoder {
                 return Err(HpackError::SizeUpdate);
             }
             self.table.resize(size);
+            self.epoch = self.epoch.wrapping_add(1);
         }
         Ok(at)
     }
@@ -138,6 +153,7 @@ impl Decoder {
         let size = into.buffer().len() - start + ENTRY_OVERHEAD;
         let field = into.finish_literal(start, name_len, known, indexing == Indexing::Never);
         if indexing == Indexing::Incremental {
+            self.epoch = self.epoch.wrapping_add(1);
             match field {
                 Some(field) => self.table.insert(&field, into.name_value(&field)),
                 // Longer than any field may be, so longer than the table (RFC 7541 4.4).
@@ -280,6 +296,31 @@ mod tests {
             "stays bad when referenced"
         );
         assert!(!decode(&mut decoder, &[0x0f, 0x2f, 1, b'v']).expect("decodes").fields()[0].is_bad());
+    }
+
+    #[test]
+    fn a_block_that_repeats_means_what_the_table_says_when_it_comes() {
+        let mut decoder = Decoder::new();
+        decode(&mut decoder, &[0x40, 1, b'a', 1, b'1']).expect("decodes");
+        let values = |decoder: &mut Decoder| {
+            let list = decode(decoder, &[0x82, 0xbe]).expect("decodes");
+            list.iter()
+                .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+                .collect::<Vec<_>>()
+        };
+        for _ in 0..5 {
+            assert_eq!(values(&mut decoder), ["GET", "1"]);
+        }
+        decode(&mut decoder, &[0x40, 1, b'a', 1, b'2']).expect("decodes");
+        for _ in 0..5 {
+            assert_eq!(values(&mut decoder), ["GET", "2"]);
+        }
+        // An empty table has no entry 62.
+        decode(&mut decoder, &[0x20, 0x82]).expect("decodes");
+        assert_eq!(
+            decode(&mut decoder, &[0x82, 0xbe]).expect_err("evicted"),
+            HpackError::Index
+        );
     }
 
     #[test]

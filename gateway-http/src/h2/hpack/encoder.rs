@@ -27,6 +27,8 @@ pub struct Encoder {
     /// out for ever.
     seen: [u32; SEEN],
     seen_next: usize,
+    /// Where in `hashes` the next field is looked for first: heads repeat, and their fields entered in their order.
+    likely: usize,
     /// Sizes to announce in the next block: the smallest since the last one, and the present one.
     resized: Option<(usize, usize)>,
 }
@@ -45,6 +47,7 @@ impl Encoder {
             hashes: VecDeque::new(),
             seen: [0; SEEN],
             seen_next: 0,
+            likely: 0,
             resized: None,
         }
     }
@@ -82,13 +85,16 @@ impl Encoder {
         if field.static_index() != 0 && !never {
             return out.push(0b1000_0000 | field.static_index());
         }
-        if let Some(index) = self.dynamic_index(field, bytes)
+        // What never comes twice is not looked for.
+        let unique = field.token() == Token::X_REQUEST_ID;
+        if !unique
+            && let Some(index) = self.dynamic_index(field, bytes)
             && !never
         {
             return integer::write(out, 0b1000_0000, 7, index);
         }
         let name_index = usize::from(field.token().static_name());
-        let insert = !never && self.was_seen(field.hash());
+        let insert = !never && !unique && self.was_seen(field.hash());
         match (never, insert) {
             (true, _) => integer::write(out, 0b0001_0000, 4, name_index),
             (false, true) => integer::write(out, 0b0100_0000, 6, name_index),
@@ -108,13 +114,22 @@ impl Encoder {
         }
     }
 
-    fn dynamic_index(&self, field: &Field, bytes: &[u8]) -> Option<usize> {
-        let (older, newer) = self.hashes.as_slices();
-        let in_slice = |hashes: &[u32]| hashes.iter().position(|hash| *hash == field.hash());
-        let place = in_slice(older).or_else(|| in_slice(newer).map(|place| place + older.len()))?;
+    #[inline]
+    fn dynamic_index(&mut self, field: &Field, bytes: &[u8]) -> Option<usize> {
+        let place = match self.hashes.get(self.likely) {
+            Some(hash) if *hash == field.hash() => self.likely,
+            Some(_) | None => self.scan(field.hash())?,
+        };
+        self.likely = place + 1;
         let (entry, entry_bytes) = self.table.oldest(place)?;
         let same = entry.name_len() == field.name_len() && entry_bytes == bytes;
         same.then(|| STATIC_LEN + self.table.len() - place)
+    }
+
+    fn scan(&self, hash: u32) -> Option<usize> {
+        let (older, newer) = self.hashes.as_slices();
+        let in_slice = |hashes: &[u32]| hashes.iter().position(|known| *known == hash);
+        in_slice(older).or_else(|| in_slice(newer).map(|place| place + older.len()))
     }
 
     /// Whether this literal was among the last ones; remembers it.
