@@ -19,7 +19,7 @@ pub enum Normal {
 /// Path and query of a target (RFC 9110 4.2); the query is without its `?`.
 #[inline]
 pub fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match target.iter().position(|byte| *byte == b'?') {
+    match memchr::memchr(b'?', target) {
         Some(mark) => (&target[..mark], Some(&target[mark + 1..])),
         None => (target, None),
     }
@@ -49,9 +49,8 @@ pub fn normalise(target: &[u8], into: &mut Vec<u8>) -> Normal {
 
 /// Whether a segment is `.` or `..`.
 fn has_dot_segment(path: &[u8]) -> bool {
-    let mut slash = false;
-    path.iter().enumerate().any(|(at, byte)| {
-        let begins = std::mem::replace(&mut slash, *byte == b'/') && *byte == b'.';
+    memchr::memchr_iter(b'.', path).any(|at| {
+        let begins = at > 0 && path[at - 1] == b'/';
         begins && {
             let rest = path[at + 1..].strip_prefix(b".").unwrap_or(&path[at + 1..]);
             rest.is_empty() || rest[0] == b'/'
