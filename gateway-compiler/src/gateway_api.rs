@@ -5,12 +5,16 @@
 
 mod assemble;
 mod attach;
+mod authority;
 mod backend_ref;
+mod backend_tls;
 mod certificate;
+mod client_certificate;
 mod conflict;
 mod duration;
 mod endpoints;
 mod filters;
+mod frontend_tls;
 mod gateway;
 mod grpc_route;
 mod hostname;
@@ -21,10 +25,10 @@ mod reference_grant;
 mod route;
 mod stream_route;
 
-use crate::objects::{EndpointSlices, Objects};
+use crate::objects::{EndpointSlices, Key, ObjectId, Objects};
 use crate::{Compiled, Diagnostic, Settings};
 use gateway_core::ir::{Certificate, CertificateName, Service, ServiceName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What every step reads and adds to.
 pub(crate) struct Work<'o> {
@@ -33,6 +37,9 @@ pub(crate) struct Work<'o> {
     slices: EndpointSlices<'o>,
     services: BTreeMap<ServiceName, Service>,
     certificates: BTreeMap<CertificateName, Certificate>,
+    policies: backend_tls::Policies<'o>,
+    /// Services that each route names.
+    reached: BTreeMap<ObjectId, BTreeSet<Key>>,
     found: Vec<Diagnostic>,
 }
 
@@ -43,8 +50,11 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
         slices: objects.endpoint_slices_by_service(),
         services: BTreeMap::new(),
         certificates: BTreeMap::new(),
+        policies: backend_tls::Policies::default(),
+        reached: BTreeMap::new(),
         found: Vec::new(),
     };
+    work.policies = backend_tls::policies(&mut work);
     let (classes, mut statuses) = gateway::classes(&mut work);
     let mut gateways = gateway::gateways(&mut work, &classes);
     conflict::settle(&mut gateways, &mut work.found);
@@ -53,6 +63,7 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
     }
     let ir = assemble::assemble(&mut work, &gateways);
     statuses.extend(gateways.iter().map(gateway::status));
+    statuses.extend(backend_tls::statuses(&work.policies, &gateways, &work.reached));
     Compiled {
         ir,
         statuses,

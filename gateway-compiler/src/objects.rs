@@ -179,6 +179,8 @@ pub struct Objects {
     pub services: Table<Service>,
     pub endpoint_slices: Table<EndpointSlice>,
     pub secrets: Table<Secret>,
+    pub config_maps: Table<ConfigMap>,
+    pub backend_tls_policies: Table<BackendTlsPolicy>,
     pub certificate_files: Table<CertificateFile>,
     pub namespaces: Table<Namespace>,
     /// What was wrong with the texts, in order of position.
@@ -271,6 +273,8 @@ impl Objects {
             + self.services.len()
             + self.endpoint_slices.len()
             + self.secrets.len()
+            + self.config_maps.len()
+            + self.backend_tls_policies.len()
             + self.certificate_files.len()
             + self.namespaces.len()
     }

@@ -34,7 +34,7 @@ pub(crate) fn of_secret(secret: &Secret) -> Result<Certificate, Unusable> {
     of_parts(&part(secret, "tls.crt")?, &part(secret, "tls.key")?)
 }
 
-fn part(secret: &Secret, name: &str) -> Result<Vec<u8>, Unusable> {
+pub(crate) fn part(secret: &Secret, name: &str) -> Result<Vec<u8>, Unusable> {
     if let Some(text) = secret.string_data.get(name) {
         return Ok(text.clone().into_bytes());
     }
@@ -53,6 +53,34 @@ fn part(secret: &Secret, name: &str) -> Result<Vec<u8>, Unusable> {
             "encode it, or use stringData",
         )
     })
+}
+
+/// Most certificates of one bundle of authorities.
+const AUTHORITIES_MAX: usize = 4096;
+
+/// The certificates of a bundle of authorities, none twice.
+pub(crate) fn authorities(bundle: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
+    const REMEDY: &str = "give PEM certificates of authorities";
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    for section in Section::pem_slice_iter(bundle) {
+        let section = section.map_err(|_| unusable("it is not valid PEM", REMEDY))?;
+        if section.kind != SectionKind::Certificate {
+            continue;
+        }
+        if section.der.first() != Some(&0x30) {
+            return Err(unusable("a certificate in it is no X.509", REMEDY));
+        }
+        found.push(section.der);
+        if found.len() > AUTHORITIES_MAX {
+            return Err(unusable("it has more than 4096 certificates", "split it"));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    match found.is_empty() {
+        true => Err(unusable("there is no PEM certificate in it", REMEDY)),
+        false => Ok(found),
+    }
 }
 
 /// A PEM chain, leaf first, and its PEM key.

@@ -27,6 +27,10 @@ pub enum Status {
     Route {
         parents: Vec<ParentStatus>,
     },
+    /// One entry for each Gateway of ours that sends traffic to what the policy is about.
+    Policy {
+        ancestors: Vec<ParentStatus>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,8 @@ pub enum ConditionKind {
     ResolvedRefs,
     PartiallyInvalid,
     Programmed,
+    OverlappingTlsConfig,
+    InsecureFrontendValidationMode,
 }
 
 impl ConditionKind {
@@ -94,6 +100,8 @@ impl ConditionKind {
             ConditionKind::ResolvedRefs => "ResolvedRefs",
             ConditionKind::PartiallyInvalid => "PartiallyInvalid",
             ConditionKind::Programmed => "Programmed",
+            ConditionKind::OverlappingTlsConfig => "OverlappingTLSConfig",
+            ConditionKind::InsecureFrontendValidationMode => "InsecureFrontendValidationMode",
         }
     }
 }
@@ -128,6 +136,14 @@ pub mod reason {
     pub const HOSTNAME_CONFLICT: &str = "HostnameConflict";
     pub const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
     pub const INVALID_ROUTE_KINDS: &str = "InvalidRouteKinds";
+    pub const NO_VALID_CA_CERTIFICATE: &str = "NoValidCACertificate";
+    pub const INVALID_CA_CERTIFICATE_REF: &str = "InvalidCACertificateRef";
+    pub const INVALID_CA_CERTIFICATE_KIND: &str = "InvalidCACertificateKind";
+    pub const OVERLAPPING_HOSTNAMES: &str = "OverlappingHostnames";
+    // TLS of Gateways, policies
+    pub const INVALID_CLIENT_CERTIFICATE_REF: &str = "InvalidClientCertificateRef";
+    pub const CONFIGURATION_CHANGED: &str = "ConfigurationChanged";
+    pub const CONFLICTED: &str = "Conflicted";
     // References
     pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
     pub const INVALID_KIND: &str = "InvalidKind";

@@ -39,6 +39,8 @@ pub struct Forward {
     /// When the whole request must be over: the shorter of the rule's two timeouts, because only attempts that were
     /// provably not processed are followed by another.
     pub deadline: Option<Moment>,
+    /// Its endpoints are spoken to over TLS.
+    pub tls: bool,
 }
 
 /// Answer it here.
@@ -157,9 +159,8 @@ impl<'s> Matched<'s> {
         let http = plan.http().ok_or(Reply::NoHost)?;
         // Isolation: a request belongs to the first scope, even if only a later one has a route for it.
         let scope = http
-            .scopes
-            .iter()
-            .find(|scope| scope.hostname.matches(head.host))
+            .scope_of(head.host)
+            .and_then(|index| http.scopes.get(index))
             .ok_or(Reply::NoHost)?;
         let found = scope.hosts.find(head).ok_or(Reply::NoRoute)?;
         let rule = snapshot.rule(found.rule).ok_or(Reply::NoRoute)?;
@@ -215,6 +216,7 @@ impl<'s> Admitted<'s> {
             DestinationTo::Service(id) => snapshot.service(*id).ok_or(broken(500))?,
             DestinationTo::Fail { status, .. } => return Err(broken(*status)),
         };
+        let tls = service.tls.is_some();
         let endpoint = balancers
             .pick(service, &[], now)
             .ok_or(Reply::NoEndpoint { rule: rule.id })?;
@@ -223,6 +225,7 @@ impl<'s> Admitted<'s> {
             index,
             destination,
             endpoint,
+            tls,
         })
     }
 }
@@ -233,6 +236,7 @@ struct Picked<'s> {
     index: usize,
     destination: &'s DestinationPlan,
     endpoint: EndpointId,
+    tls: bool,
 }
 
 impl Picked<'_> {
@@ -243,6 +247,7 @@ impl Picked<'_> {
             endpoint: self.endpoint,
             protocol: self.destination.protocol,
             prefix_len: self.matched.prefix_len,
+            tls: self.tls,
             deadline: time_allowed(self.matched.rule.timeouts).map(|allowed| now + allowed),
         }
     }

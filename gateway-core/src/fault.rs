@@ -65,6 +65,9 @@ pub enum Fault {
     ClientGone,
     /// Downstream: the request's body did not come in time.
     RequestTimeout,
+    /// Downstream: the name asked for in the handshake and the request's authority belong to different listeners
+    /// (RFC 9110 15.5.20, GEP-3567).
+    Misdirected,
     /// Configuration: no route.
     NoRoute,
     /// Configuration: the destination is broken.
@@ -73,6 +76,9 @@ pub enum Fault {
     NoEndpoint,
     /// Upstream: connecting failed or timed out. Provably unsent.
     ConnectFailed,
+    /// Upstream: the TLS handshake failed: another protocol, a certificate that does not hold, or ours refused.
+    /// Provably unsent.
+    TlsFailed,
     /// Upstream: the stream was refused, or its connection went away with a GOAWAY that excludes it. Provably unprocessed.
     Refused,
     /// Upstream: reset the stream after it may have been processed.
@@ -97,10 +103,16 @@ impl Fault {
             Fault::HeadTooLarge => 431,
             Fault::ClientGone => 499,
             Fault::RequestTimeout => 408,
+            Fault::Misdirected => 421,
             Fault::NoRoute => 404,
             Fault::Broken | Fault::Internal => 500,
             Fault::BadResponse => 502,
-            Fault::NoEndpoint | Fault::ConnectFailed | Fault::Refused | Fault::Reset | Fault::ConnectionLost => 503,
+            Fault::NoEndpoint
+            | Fault::ConnectFailed
+            | Fault::TlsFailed
+            | Fault::Refused
+            | Fault::Reset
+            | Fault::ConnectionLost => 503,
             Fault::DeadlineExceeded => 504,
             Fault::Overloaded => 503,
         }
@@ -112,11 +124,12 @@ impl Fault {
             Fault::BadRequest | Fault::HeadTooLarge | Fault::Internal | Fault::BadResponse => 13,
             Fault::ClientGone => 1,
             Fault::RequestTimeout | Fault::DeadlineExceeded => 4,
-            Fault::NoRoute => 12,
+            Fault::NoRoute | Fault::Misdirected => 12,
             Fault::Overloaded => 8,
             Fault::Broken
             | Fault::NoEndpoint
             | Fault::ConnectFailed
+            | Fault::TlsFailed
             | Fault::Refused
             | Fault::Reset
             | Fault::ConnectionLost => 14,
@@ -129,10 +142,10 @@ impl Fault {
             Fault::BadRequest | Fault::HeadTooLarge => "DPE",
             Fault::ClientGone => "DC",
             Fault::RequestTimeout => "SI",
-            Fault::NoRoute => "NR",
+            Fault::NoRoute | Fault::Misdirected => "NR",
             Fault::Broken => "NC",
             Fault::NoEndpoint => "UH",
-            Fault::ConnectFailed => "UF",
+            Fault::ConnectFailed | Fault::TlsFailed => "UF",
             Fault::Refused | Fault::Reset => "UR",
             Fault::ConnectionLost => "UC",
             Fault::BadResponse => "UPE",
@@ -145,11 +158,12 @@ impl Fault {
     /// Whether the request provably had no effect, so that another endpoint may be tried.
     pub const fn provably_unprocessed(self) -> bool {
         match self {
-            Fault::ConnectFailed | Fault::Refused => true,
+            Fault::ConnectFailed | Fault::TlsFailed | Fault::Refused => true,
             Fault::BadRequest
             | Fault::HeadTooLarge
             | Fault::ClientGone
             | Fault::RequestTimeout
+            | Fault::Misdirected
             | Fault::NoRoute
             | Fault::Broken
             | Fault::NoEndpoint
@@ -169,10 +183,12 @@ impl Fault {
             Fault::HeadTooLarge => "head_too_large",
             Fault::ClientGone => "client_gone",
             Fault::RequestTimeout => "request_timeout",
+            Fault::Misdirected => "misdirected",
             Fault::NoRoute => "no_route",
             Fault::Broken => "broken",
             Fault::NoEndpoint => "no_endpoint",
             Fault::ConnectFailed => "connect_failed",
+            Fault::TlsFailed => "tls_failed",
             Fault::Refused => "refused",
             Fault::Reset => "reset",
             Fault::ConnectionLost => "connection_lost",
@@ -183,15 +199,17 @@ impl Fault {
         }
     }
 
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 17] = [
         Fault::BadRequest,
         Fault::HeadTooLarge,
         Fault::ClientGone,
         Fault::RequestTimeout,
+        Fault::Misdirected,
         Fault::NoRoute,
         Fault::Broken,
         Fault::NoEndpoint,
         Fault::ConnectFailed,
+        Fault::TlsFailed,
         Fault::Refused,
         Fault::Reset,
         Fault::ConnectionLost,

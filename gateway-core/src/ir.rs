@@ -7,6 +7,7 @@ pub mod http;
 pub mod name;
 pub mod service;
 pub mod stream;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ pub use http::*;
 pub use name::*;
 pub use service::*;
 pub use stream::*;
+pub use tls::*;
 
 /// The whole configuration of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -43,6 +43,10 @@ pub struct ConnectionView {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub age_ms: u64,
+    /// The name asked for in its TLS handshake; `None` without TLS or without a name.
+    pub server_name: Option<String>,
+    /// Whom its client's verified certificate names.
+    pub identity: Option<String>,
     /// Why it is on this plane, when there is more to say than the listener's own reason.
     pub why: Option<&'static str>,
 }

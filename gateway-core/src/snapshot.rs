@@ -5,8 +5,8 @@
 
 use crate::ids::{EndpointId, ListenerId, RuleId, ServiceId};
 use crate::ir::{
-    BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, ListenerName, Readiness,
-    Recognise, Revision, RouteKind, RuleName, ServiceName, Timeouts, UpstreamProtocol,
+    BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, ListenerName,
+    ListenerTls, Readiness, Recognise, Revision, RouteKind, RuleName, ServiceName, Timeouts, UpstreamProtocol,
 };
 use crate::route::{HostIndex, HostTable};
 use std::collections::{BTreeMap, HashMap};
@@ -47,6 +47,11 @@ impl Snapshot {
 
     pub fn endpoint(&self, id: EndpointId) -> Option<&EndpointPlan> {
         self.endpoints.get(id.index())?.as_ref()
+    }
+
+    /// How an endpoint is spoken to; `None` in plain text.
+    pub fn endpoint_tls(&self, id: EndpointId) -> Option<&Arc<BackendTls>> {
+        self.service(self.endpoint(id)?.service)?.tls.as_ref()
     }
 
     pub fn rule(&self, id: RuleId) -> Option<&RulePlan> {
@@ -97,6 +102,42 @@ pub struct HttpPlan {
     pub tls: bool,
     /// Most specific hostname first.
     pub scopes: Vec<ScopePlan>,
+    /// The first scope of each hostname.
+    by_host: HostIndex<Option<usize>>,
+}
+
+impl HttpPlan {
+    /// `scopes`: most specific hostname first.
+    pub fn new(tls: bool, scopes: Vec<ScopePlan>) -> Self {
+        let mut by_host = HostIndex::<Option<usize>>::default();
+        for (index, scope) in scopes.iter().enumerate() {
+            by_host.entry(&scope.hostname).get_or_insert(index);
+        }
+        Self { tls, scopes, by_host }
+    }
+
+    /// The scope that owns a host (lower case, without port): of those whose hostname matches the most specific.
+    pub fn scope_of(&self, host: &str) -> Option<usize> {
+        self.by_host.ask(host, &mut (), |first, ()| *first)
+    }
+
+    /// The scope a connection belongs to by the name asked for in its handshake; without one (empty) to the scope for
+    /// any host, else to the least specific one, whose certificate it got.
+    pub fn scope_of_connection(&self, server_name: &str) -> Option<usize> {
+        match server_name {
+            "" => self.scope_of("").or(self.scopes.len().checked_sub(1)),
+            name => self.scope_of(name),
+        }
+    }
+
+    /// Whether a request for `host` came on a connection that was made for another scope (GEP-3567). A host that
+    /// belongs to no scope is not misdirected: nobody serves it.
+    pub fn misdirects(&self, server_name: &str, host: &str) -> bool {
+        self.tls
+            && self
+                .scope_of(host)
+                .is_some_and(|scope| self.scope_of_connection(server_name) != Some(scope))
+    }
 }
 
 /// One Gateway API listener of an HTTP port.
@@ -105,6 +146,7 @@ pub struct ScopePlan {
     pub listener: ListenerName,
     pub hostname: HostPattern,
     pub certificates: Vec<CertificateName>,
+    pub tls: ListenerTls,
     pub hosts: HostTable,
 }
 
@@ -169,6 +211,8 @@ pub struct ServicePlan {
     pub balance: BalancePolicy,
     /// Only `Readiness::Serving`; an endpoint of weight w stands w / gcd times, spread evenly.
     pub turns: Vec<EndpointId>,
+    /// How its endpoints are spoken to; `None`: in plain text.
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 /// One endpoint.

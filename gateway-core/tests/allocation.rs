@@ -51,6 +51,7 @@ fn configuration() -> Ir {
             name: ServiceName::from(name),
             endpoints: (11..14).map(endpoint).collect(),
             balance,
+            tls: None,
         }
     };
     let destination = |name: &str, weight| Weighted {
@@ -87,6 +88,7 @@ fn configuration() -> Ir {
         listener: ListenerName::from("default/gw/http"),
         hostname: HostPattern::Any,
         certificates: Vec::new(),
+        tls: Default::default(),
         hosts: vec![host("a.example.com"), host("*.example.com")],
     };
     let bind = Bind {

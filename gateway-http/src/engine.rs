@@ -104,10 +104,22 @@ pub struct Accepted {
 }
 
 /// What the TLS handshake settled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsFacts {
     /// Server name, lower case.
     pub server_name: Option<String>,
+    /// Of a verified client certificate.
+    pub client: Option<ClientFacts>,
+}
+
+/// Who a client is by its certificate.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFacts {
+    /// For people: its first URI or DNS name, else its subject.
+    pub identity: String,
+    /// Value of `x-forwarded-client-cert`; `None`: endpoints are told nothing. What clients say there is always
+    /// removed.
+    pub forwarded: Option<String>,
 }
 
 /// What is spoken downstream.
@@ -232,8 +244,10 @@ impl Engine {
             .connections
             .iter()
             .filter(|c| {
-                c.endpoint()
-                    .is_some_and(|id| snapshot.endpoint(id).is_none_or(|endpoint| endpoint.addr != c.peer))
+                c.endpoint().is_some_and(|id| {
+                    let moved = snapshot.endpoint(id).is_none_or(|endpoint| endpoint.addr != c.peer);
+                    moved || snapshot.endpoint_tls(id) != self.revisions.current().endpoint_tls(id)
+                })
             })
             .map(|c| c.id)
             .collect();
@@ -341,6 +355,15 @@ impl Engine {
             engine.open_waiting(c, id);
             engine.open_http1(c);
         });
+    }
+
+    /// An upstream socket is connected and now agrees on TLS; what goes wrong before `connected` is `TlsFailed`.
+    pub fn securing(&mut self, conn: ConnId) {
+        if let Some(c) = self.connections.get_mut(conn)
+            && let Role::Upstream { unconnected, .. } = &mut c.role
+        {
+            *unconnected = Fault::TlsFailed;
+        }
     }
 
     /// An upstream socket could not be connected.

@@ -354,6 +354,8 @@ fn view(id: u64, flow: &KernelFlow, endpoint: Option<EndpointId>) -> ConnectionV
         bytes_in: 0,
         bytes_out: 0,
         age_ms: 0,
+        server_name: None,
+        identity: None,
         why: None,
     }
 }

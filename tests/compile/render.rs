@@ -6,8 +6,8 @@ use gateway_compiler::status::{ListenerStatus, ParentStatus, Status};
 use gateway_compiler::{Compiled, ObjectStatus};
 use gateway_core::ir::{
     Bind, Certificate, Destination, Endpoint, FieldEdits, Filter, HttpDestination, HttpMatch, HttpRule, HttpRules,
-    HttpScope, Ir, Listener, Plane, Redirect, Rewrite, Service, StreamRule, StreamRules, Timeouts, VirtualHost,
-    Weighted,
+    HttpScope, Ir, Listener, ListenerTls, Plane, Redirect, Rewrite, Service, StreamRule, StreamRules, Timeouts,
+    TlsTerms, VirtualHost, Weighted,
 };
 use std::fmt::Write as _;
 
@@ -96,12 +96,23 @@ impl Out {
             listener,
             hostname,
             certificates,
+            tls,
             hosts,
         } = scope;
+        let ListenerTls {
+            terms: TlsTerms { version_min, suites },
+            clients,
+        } = tls;
         self.line(
             1,
             format!("scope {listener} for {hostname}, certificates {certificates:?}"),
         );
+        if version_min.is_some() || suites.is_some() {
+            self.line(2, format!("least version {version_min:?}, suites {suites:?}"));
+        }
+        if let Some(clients) = clients {
+            self.line(2, format!("client certificates {clients:?}"));
+        }
         for VirtualHost { hostname, rules } in hosts {
             self.line(2, format!("host {hostname}"));
             rules.iter().for_each(|rule| self.rule(rule));
@@ -162,8 +173,12 @@ impl Out {
             name,
             endpoints,
             balance,
+            tls,
         } = service;
         self.line(0, format!("service {name} {balance:?}"));
+        if let Some(tls) = tls {
+            self.line(1, format!("{tls:?}"));
+        }
         for Endpoint {
             name,
             addr,
@@ -201,7 +216,7 @@ impl Out {
                     conditions.iter().for_each(|c| self.line(2, c.to_string()));
                 }
             }
-            Status::Route { parents } => {
+            Status::Route { parents } | Status::Policy { ancestors: parents } => {
                 for ParentStatus { parent, conditions } in parents {
                     self.line(1, format!("parent {parent}"));
                     conditions.iter().for_each(|c| self.line(2, c.to_string()));

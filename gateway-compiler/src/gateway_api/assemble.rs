@@ -3,14 +3,14 @@
 use super::gateway::Gateway;
 use super::listener::Listener;
 use super::route::Stream;
-use super::{Work, endpoints, matches};
+use super::{Work, client_certificate, endpoints, matches};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::Subject;
 use crate::plane::{self, Choice, PlaneName, Protocol};
 use gateway_core::ir::{
-    Bind, Destination, HostPattern, HttpDestination, HttpRule, HttpRules, HttpScope, Ir, ListenerName, Plane,
-    Recognise, RouteKind, ServiceName, StreamRule, StreamRules, Timeouts, Transport, UpstreamProtocol, VirtualHost,
-    Weighted,
+    Bind, CertificateName, Destination, HostPattern, HttpDestination, HttpRule, HttpRules, HttpScope, Ir, ListenerName,
+    Plane, Recognise, RouteKind, ServiceName, StreamRule, StreamRules, Timeouts, Transport, UpstreamProtocol,
+    VirtualHost, Weighted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,6 +18,8 @@ use std::net::IpAddr;
 /// A listener that serves, and whose it is.
 struct Served<'l, 'o> {
     gateway: Subject<'o>,
+    /// What the Gateway shows to endpoints that ask who it is.
+    certificate: Option<&'l CertificateName>,
     listener: &'l Listener<'o>,
     protocol: Protocol,
 }
@@ -35,6 +37,7 @@ pub(super) fn assemble(work: &mut Work<'_>, gateways: &[Gateway<'_>]) -> Ir {
                 };
                 by_bind.entry(bind).or_default().push(Served {
                     gateway: gateway.subject,
+                    certificate: gateway.certificate.as_ref().and_then(|it| it.as_ref().ok()),
                     listener,
                     protocol,
                 });
@@ -58,7 +61,7 @@ fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_co
     wishes.dedup_by(|a, b| a.by.id == b.by.id);
     let Choice { plane, mut why } = plane::choose(protocol, &wishes, &mut work.found);
     let plane = match (protocol, plane) {
-        (Protocol::Http | Protocol::Https, _) => Plane::Http(http(protocol, served, &mut work.found)),
+        (Protocol::Http | Protocol::Https, _) => Plane::Http(http(work, protocol, served)),
         (Protocol::TlsPassthrough, _) => Plane::Splice(sni(served, &mut work.found)),
         (Protocol::Tcp, PlaneName::Http) => Plane::Http(requests_of_a_stream(served, &mut work.found)),
         (Protocol::Tcp, PlaneName::Splice) => Plane::Splice(stream(served, &mut work.found)),
@@ -83,14 +86,15 @@ fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_co
     }
 }
 
-fn http(protocol: Protocol, served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> HttpRules {
+fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> HttpRules {
     let mut scopes: Vec<HttpScope> = served
         .iter()
         .map(|s| HttpScope {
             listener: s.listener.name.clone(),
             hostname: s.listener.hostname.clone(),
             certificates: s.listener.certificates.clone(),
-            hosts: hosts(s, found),
+            tls: s.listener.tls.clone(),
+            hosts: hosts(work, s),
         })
         .collect();
     scopes.sort_by(|a, b| {
@@ -105,12 +109,16 @@ fn http(protocol: Protocol, served: &[Served<'_, '_>], found: &mut Vec<Diagnosti
     }
 }
 
-fn hosts(served: &Served<'_, '_>, found: &mut Vec<Diagnostic>) -> Vec<VirtualHost> {
+fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<VirtualHost> {
     let hosts = served.listener.hosts.iter().map(|(hostname, rules)| {
-        report_shadowed(hostname, rules, found);
+        report_shadowed(hostname, rules, &mut work.found);
+        let rules = rules.iter().map(|(_, rule)| match served.certificate {
+            Some(certificate) => client_certificate::present(&mut work.services, served.gateway, certificate, rule),
+            None => rule.clone(),
+        });
         VirtualHost {
             hostname: hostname.clone(),
-            rules: rules.iter().map(|(_, rule)| rule.clone()).collect(),
+            rules: rules.collect(),
         }
     });
     hosts.collect()
@@ -238,6 +246,7 @@ fn requests_of_a_stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) 
         listener: s.listener.name.clone(),
         hostname: HostPattern::Any,
         certificates: Vec::new(),
+        tls: Default::default(),
         hosts: hosts.clone(),
     });
     HttpRules {
@@ -344,7 +353,16 @@ fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
             .collect::<Vec<_>>(),
         Plane::Kernel(_) | Plane::Splice(_) => Vec::new(),
     };
-    let certificates: BTreeSet<_> = ir.listeners.values().flat_map(|l| named(&l.plane)).collect();
+    let shown = ir
+        .services
+        .values()
+        .filter_map(|service| service.tls.as_ref()?.certificate.clone());
+    let certificates: BTreeSet<_> = ir
+        .listeners
+        .values()
+        .flat_map(|l| named(&l.plane))
+        .chain(shown)
+        .collect();
     ir.certificates = std::mem::take(&mut work.certificates);
     ir.certificates.retain(|name, _| certificates.contains(name));
 }

@@ -157,13 +157,27 @@ fn service<'o>(
             "name a Service with EndpointSlices",
         ));
     }
-    let protocol = protocol(port.app_protocol.as_deref(), route.id.kind).map_err(|asked| {
-        let problem = format!("Service {key} speaks {asked} on port {number}, which is not served yet");
+    work.reached.entry(route.id.clone()).or_default().insert(key.clone());
+    let tls = match work.policies.of(&key, &port.name) {
+        // What passes through is the client's own TLS.
+        _ if route.id.kind == Kind::TlsRoute => None,
+        None => None,
+        Some(Ok(_)) if route.id.kind == Kind::TcpRoute => {
+            let why = format!("Service {key} has a BackendTLSPolicy, which is not served yet for a TCPRoute");
+            work.found
+                .push(route.finding(Severity::Error, field, why.as_str(), "route to it by HTTPRoute"));
+            return Ok((fail(why), None, None));
+        }
+        Some(Ok(tls)) => Some(tls.clone()),
+        Some(Err(why)) => return Ok((fail(why), None, None)),
+    };
+    let protocol = protocol(port.app_protocol.as_deref(), route.id.kind, tls.is_some()).map_err(|asked| {
+        let problem = format!("Service {key} speaks {asked} on port {number}, and nothing says whom to believe there");
         bad(
             reason::UNSUPPORTED_PROTOCOL,
             ".port",
             problem,
-            "name a port that speaks HTTP/1.1 or h2c",
+            "add a BackendTLSPolicy for it, or name a port that speaks HTTP/1.1 or h2c",
         )
     })?;
     if matches!(route.id.kind, Kind::GrpcRoute) && protocol == Some(UpstreamProtocol::Http1) {
@@ -177,19 +191,28 @@ fn service<'o>(
     }
     let wish = plane::wish(object.subject(), &mut work.found);
     Ok((
-        Destination::Service(endpoints::service(work, object, port)),
+        Destination::Service(endpoints::service(work, object, port, tls)),
         protocol,
         wish,
     ))
 }
 
-/// `appProtocol` (KEP-3726, and the plain words in use) to what we speak; `Err` names what we do not.
-fn protocol(app_protocol: Option<&str>, route: Kind) -> Result<Option<UpstreamProtocol>, String> {
+fn fail(why: String) -> Destination {
+    Destination::Fail {
+        status: FAIL_STATUS,
+        why,
+    }
+}
+
+/// `appProtocol` (KEP-3726, and the plain words in use) to what we speak; `Err` names what we do not. Over TLS the
+/// same words decide, and ALPN offers what they say.
+fn protocol(app_protocol: Option<&str>, route: Kind, tls: bool) -> Result<Option<UpstreamProtocol>, String> {
     let stream = matches!(route, Kind::TcpRoute | Kind::TlsRoute);
     match app_protocol {
         None => Ok(None),
         Some("kubernetes.io/h2c" | "h2c" | "grpc" | "http2") => Ok(Some(UpstreamProtocol::H2c)),
         Some("kubernetes.io/ws" | "http") => Ok(Some(UpstreamProtocol::Http1)),
+        Some("kubernetes.io/wss" | "https" | "tls") if tls => Ok(None),
         Some(asked @ ("kubernetes.io/wss" | "https" | "tls")) if !stream => Err(asked.to_owned()),
         // Other words mean nothing to a gateway: what the route asks is spoken.
         Some(_) => Ok(None),

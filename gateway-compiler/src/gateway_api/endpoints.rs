@@ -10,9 +10,10 @@ use super::Work;
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{EndpointConditions, ServicePort, SliceEndpoint};
 use crate::objects::{EndpointSlices, Object, kinds};
-use gateway_core::ir::{BalancePolicy, Endpoint, EndpointName, Readiness, Service, ServiceName};
+use gateway_core::ir::{BackendTls, BalancePolicy, Endpoint, EndpointName, Readiness, Service, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Most endpoints of one service; the kernel plane's indexes are 16 bits wide.
 pub(super) const ENDPOINTS_MAX: usize = 60_000;
@@ -23,7 +24,14 @@ pub(super) fn of_family(service: &ServiceName, ipv4: bool) -> ServiceName {
 }
 
 /// `namespace/name:port`, resolved once into `work.services`, with one service for each family.
-pub(super) fn service(work: &mut Work<'_>, object: &Object<kinds::Service>, port: &ServicePort) -> ServiceName {
+/// `tls`: how its endpoints are spoken to; depends on the Service and the port alone. The kernel plane's twins are in
+/// plain text: what packets carry is not ours.
+pub(super) fn service(
+    work: &mut Work<'_>,
+    object: &Object<kinds::Service>,
+    port: &ServicePort,
+    tls: Option<Arc<BackendTls>>,
+) -> ServiceName {
     let text = format!("{}:{}", object.key(), port.port);
     let name = ServiceName::new(text.as_str());
     if work.services.contains_key(&name) {
@@ -44,6 +52,7 @@ pub(super) fn service(work: &mut Work<'_>, object: &Object<kinds::Service>, port
                 name: twin,
                 endpoints,
                 balance,
+                tls: None,
             },
         );
     }
@@ -56,6 +65,7 @@ pub(super) fn service(work: &mut Work<'_>, object: &Object<kinds::Service>, port
             name: name.clone(),
             endpoints,
             balance,
+            tls,
         },
     );
     name

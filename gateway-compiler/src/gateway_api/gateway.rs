@@ -1,11 +1,12 @@
 //! GatewayClasses and Gateways: which are ours, where they are reached, and what they are told.
 
-use super::Work;
 use super::listener::{self, Listener};
+use super::{Work, certificate, frontend_tls};
 use crate::diagnostic::Severity;
 use crate::objects::{Object, Subject, kinds};
 use crate::plane;
 use crate::status::{Condition, ConditionKind, ListenerStatus, ObjectStatus, Status, reason};
+use gateway_core::ir::CertificateName;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,6 +23,10 @@ pub(super) struct Gateway<'o> {
     /// Why there is no address.
     pub unplaced: Option<listener::Problem>,
     pub listeners: Vec<Listener<'o>>,
+    /// What endpoints that ask are shown; `Err`: why it cannot be had. `None`: nothing was asked for.
+    pub certificate: Option<Result<CertificateName, listener::Problem>>,
+    /// Clients are let in whose certificates do not hold.
+    pub insecure: bool,
 }
 
 /// The classes that are ours, and the statuses of their objects.
@@ -120,7 +125,7 @@ fn read<'o>(work: &mut Work<'o>, object: &'o Object<kinds::Gateway>, pools: &mut
                 .push(subject.finding(Severity::Error, field, problem, "give it another name"));
             continue;
         }
-        let mut listener = listener::read(work, subject, index, spec);
+        let mut listener = listener::read(work, subject, &object.body, index, spec);
         listener.wishes.extend(wish);
         listeners.push(listener);
     }
@@ -129,7 +134,38 @@ fn read<'o>(work: &mut Work<'o>, object: &'o Object<kinds::Gateway>, pools: &mut
         addresses,
         unplaced,
         listeners,
+        certificate: client_certificate(work, subject, &object.body),
+        insecure: frontend_tls::is_insecure(&object.body),
     }
+}
+
+/// What this Gateway shows to endpoints that ask who it is.
+fn client_certificate(
+    work: &mut Work<'_>,
+    subject: Subject<'_>,
+    body: &kinds::Gateway,
+) -> Option<Result<CertificateName, listener::Problem>> {
+    let to = body
+        .spec
+        .tls
+        .as_ref()?
+        .backend
+        .as_ref()?
+        .client_certificate_ref
+        .as_ref()?;
+    Some(certificate::resolve(work, subject, to).map_err(|bad| {
+        let reason = match bad.reason {
+            reason::REF_NOT_PERMITTED => reason::REF_NOT_PERMITTED,
+            _ => reason::INVALID_CLIENT_CERTIFICATE_REF,
+        };
+        let field = "spec.tls.backend.clientCertificateRef";
+        work.found
+            .push(subject.finding(Severity::Error, field, bad.problem.as_str(), bad.remedy));
+        listener::Problem {
+            reason,
+            message: bad.problem,
+        }
+    }))
 }
 
 type Placed = (Vec<Option<IpAddr>>, Option<listener::Problem>);
@@ -307,10 +343,25 @@ pub(super) fn status(gateway: &Gateway<'_>) -> ObjectStatus {
         _ => (true, reason::PROGRAMMED, String::new()),
     };
     let generation = gateway.subject.meta.generation;
-    let conditions = vec![
+    let mut conditions = vec![
         condition(ConditionKind::Accepted, accepted, generation),
         condition(ConditionKind::Programmed, programmed, generation),
     ];
+    if let Some(certificate) = &gateway.certificate {
+        let told = match certificate {
+            Ok(_) => (true, reason::RESOLVED_REFS, String::new()),
+            Err(problem) => (false, problem.reason, problem.message.clone()),
+        };
+        conditions.push(condition(ConditionKind::ResolvedRefs, told, generation));
+    }
+    if gateway.insecure {
+        let told = "clients are let in whose certificates do not hold".to_owned();
+        conditions.push(condition(
+            ConditionKind::InsecureFrontendValidationMode,
+            (true, reason::CONFIGURATION_CHANGED, told),
+            generation,
+        ));
+    }
     let addresses = gateway.addresses.iter().copied().flatten().collect();
     ObjectStatus {
         object: gateway.subject.id.clone(),
@@ -346,25 +397,46 @@ fn listener_status(gateway: &Gateway<'_>, listener: &Listener<'_>) -> ListenerSt
         None => (false, reason::NO_CONFLICTS, String::new()),
     };
     let resolved = listener.unresolved.as_ref().map(told);
+    let mut conditions = vec![
+        condition(ConditionKind::Accepted, holds(bad, reason::ACCEPTED), generation),
+        condition(ConditionKind::Conflicted, conflicted, generation),
+        condition(
+            ConditionKind::ResolvedRefs,
+            holds(resolved, reason::RESOLVED_REFS),
+            generation,
+        ),
+        condition(
+            ConditionKind::Programmed,
+            holds(unserved, reason::PROGRAMMED),
+            generation,
+        ),
+    ];
+    if let Some(other) = overlapping(gateway, listener) {
+        let told = format!("its hostname overlaps with that of listener {other}; requests between them get 421");
+        conditions.push(condition(
+            ConditionKind::OverlappingTlsConfig,
+            (true, reason::OVERLAPPING_HOSTNAMES, told),
+            generation,
+        ));
+    }
     ListenerStatus {
         name: listener.section.to_owned(),
         supported_kinds: listener.kinds.iter().map(|kind| kind.name()).collect(),
         attached_routes: u32::try_from(listener.attached.len()).unwrap_or(u32::MAX),
-        conditions: vec![
-            condition(ConditionKind::Accepted, holds(bad, reason::ACCEPTED), generation),
-            condition(ConditionKind::Conflicted, conflicted, generation),
-            condition(
-                ConditionKind::ResolvedRefs,
-                holds(resolved, reason::RESOLVED_REFS),
-                generation,
-            ),
-            condition(
-                ConditionKind::Programmed,
-                holds(unserved, reason::PROGRAMMED),
-                generation,
-            ),
-        ],
+        conditions,
     }
+}
+
+/// Another HTTPS listener of the same port whose hostname matches some of the same names (GEP-3567).
+fn overlapping<'g>(gateway: &'g Gateway<'_>, listener: &Listener<'_>) -> Option<&'g str> {
+    let https = |listener: &Listener<'_>| listener.serves() == Some(plane::Protocol::Https);
+    let other = gateway.listeners.iter().find(|other| {
+        other.section != listener.section
+            && other.port == listener.port
+            && https(other)
+            && other.hostname.intersect(&listener.hostname).is_some()
+    });
+    other.filter(|_| https(listener)).map(|other| other.section)
 }
 
 /// A condition from whether it holds, its reason and its message.

@@ -1,5 +1,6 @@
 //! One listener of a Gateway: what it speaks, whom it takes, and what is wrong with it.
 
+use super::frontend_tls::{self, Weight};
 use super::route::Stream;
 use super::{Work, certificate, hostname};
 use crate::diagnostic::Severity;
@@ -7,7 +8,7 @@ use crate::objects::kinds::{self, LabelSelector};
 use crate::objects::{Kind, ObjectId, Subject};
 use crate::plane::{Protocol, Wish};
 use crate::status::reason;
-use gateway_core::ir::{CertificateName, HostPattern, HttpRule, ListenerName};
+use gateway_core::ir::{CertificateName, HostPattern, HttpRule, ListenerName, ListenerTls};
 use std::collections::{BTreeMap, BTreeSet};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -42,6 +43,7 @@ pub(super) struct Listener<'o> {
     pub kinds: Vec<Kind>,
     pub namespaces: Namespaces<'o>,
     pub certificates: Vec<CertificateName>,
+    pub tls: ListenerTls,
     /// Accepted does not hold.
     pub refused: Option<Problem>,
     /// Conflicted holds.
@@ -71,6 +73,7 @@ impl Listener<'_> {
 pub(super) fn read<'o>(
     work: &mut Work<'o>,
     gateway: Subject<'o>,
+    body: &'o kinds::Gateway,
     index: usize,
     spec: &'o kinds::Listener,
 ) -> Listener<'o> {
@@ -84,6 +87,7 @@ pub(super) fn read<'o>(
         kinds: Vec::new(),
         namespaces: Namespaces::Same,
         certificates: Vec::new(),
+        tls: ListenerTls::default(),
         refused: None,
         conflict: None,
         unresolved: None,
@@ -105,6 +109,7 @@ pub(super) fn read<'o>(
     reading.namespaces();
     if reading.listener.protocol == Some(Protocol::Https) {
         reading.certificates();
+        reading.tls(body);
     }
     listener
 }
@@ -275,6 +280,44 @@ impl Reading<'_, '_> {
                     let part = format!(".tls.certificateRefs[{index}].name");
                     self.unresolve(bad.reason, &part, bad.problem, bad.remedy);
                 }
+            }
+        }
+    }
+}
+
+impl Reading<'_, '_> {
+    /// Client certificates, versions and suites.
+    fn tls(&mut self, body: &kinds::Gateway) {
+        let mut found = Vec::new();
+        let mut clients = frontend_tls::of_port(body, self.listener.port)
+            .and_then(|(spec, field)| frontend_tls::clients(self.work, self.gateway, &field, spec, &mut found));
+        let none = BTreeMap::new();
+        let options = self.spec.tls.as_ref().map_or(&none, |tls| &tls.options);
+        let terms = frontend_tls::options(options, &mut clients, &mut found);
+        self.listener.tls = ListenerTls { terms, clients };
+        for finding in found {
+            let (severity, field) = (
+                match finding.weight {
+                    Weight::Closes | Weight::Unresolved => Severity::Error,
+                    Weight::Idle => Severity::Warning,
+                },
+                match finding.field.starts_with('.') {
+                    true => format!("{}{}", self.listener.field, finding.field),
+                    false => finding.field,
+                },
+            );
+            let at = self
+                .gateway
+                .finding(severity, field, finding.problem.as_str(), finding.remedy);
+            self.work.found.push(at);
+            let problem = Problem {
+                reason: finding.reason,
+                message: finding.problem,
+            };
+            match finding.weight {
+                Weight::Closes => _ = self.listener.refused.get_or_insert(problem),
+                Weight::Unresolved => _ = self.listener.unresolved.get_or_insert(problem),
+                Weight::Idle => {}
             }
         }
     }

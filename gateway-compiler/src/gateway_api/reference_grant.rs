@@ -12,8 +12,9 @@ pub(super) const fn group(kind: Kind) -> &'static str {
         | Kind::TcpRoute
         | Kind::TlsRoute
         | Kind::UdpRoute
+        | Kind::BackendTlsPolicy
         | Kind::ReferenceGrant => "gateway.networking.k8s.io",
-        Kind::Service | Kind::Secret | Kind::Namespace => "",
+        Kind::Service | Kind::Secret | Kind::ConfigMap | Kind::Namespace => "",
         Kind::EndpointSlice => "discovery.k8s.io",
         Kind::CertificateFile => "sluice.dev",
     }

@@ -5,10 +5,12 @@
 mod core;
 mod gateway;
 mod route;
+mod tls;
 
 pub use core::*;
 pub use gateway::*;
 pub use route::*;
+pub use tls::*;
 
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -16,6 +16,8 @@ pub enum Kind {
     Service,
     EndpointSlice,
     Secret,
+    ConfigMap,
+    BackendTlsPolicy,
     CertificateFile,
     Namespace,
 }
@@ -35,6 +37,8 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Secret => "Secret",
+            Kind::ConfigMap => "ConfigMap",
+            Kind::BackendTlsPolicy => "BackendTLSPolicy",
             Kind::CertificateFile => "CertificateFile",
             Kind::Namespace => "Namespace",
         }
@@ -66,7 +70,7 @@ pub(super) enum Known {
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
 /// Group, kind, and the versions that were ever served, newest first.
-const KINDS: [(&str, Kind, &[&str]); 13] = [
+const KINDS: [(&str, Kind, &[&str]); 15] = [
     (GATEWAY_API, Kind::GatewayClass, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::Gateway, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::HttpRoute, &["v1", "v1beta1", "v1alpha2"]),
@@ -78,12 +82,14 @@ const KINDS: [(&str, Kind, &[&str]); 13] = [
     ("", Kind::Service, &["v1"]),
     ("discovery.k8s.io", Kind::EndpointSlice, &["v1", "v1beta1"]),
     ("", Kind::Secret, &["v1"]),
+    ("", Kind::ConfigMap, &["v1"]),
+    (GATEWAY_API, Kind::BackendTlsPolicy, &["v1", "v1alpha3"]),
     ("sluice.dev", Kind::CertificateFile, &["v1alpha1"]),
     ("", Kind::Namespace, &["v1"]),
 ];
 
 /// Groups and kinds named in the project's surface that do nothing yet; `*` is every kind of the group.
-const NOT_SERVED: [(&str, &str); 9] = [
+const NOT_SERVED: [(&str, &str); 8] = [
     (GATEWAY_API, "*"),
     ("gateway.networking.x-k8s.io", "*"),
     ("gateway.envoyproxy.io", "*"),
@@ -92,7 +98,6 @@ const NOT_SERVED: [(&str, &str); 9] = [
     ("networking.k8s.io", "Ingress"),
     ("networking.k8s.io", "IngressClass"),
     ("sluice.dev", "*"),
-    ("", "ConfigMap"),
 ];
 
 pub(super) fn known(api_version: &str, kind: &str) -> Known {
@@ -161,9 +166,7 @@ fn fields(kind: Kind) -> Fields {
                 "spec.infrastructure",
                 "spec.allowedListeners",
                 "spec.backendTLS",
-                "spec.tls",
                 "spec.defaultScope",
-                "spec.listeners.tls.options",
                 "spec.listeners.tls.frontendValidation",
             ],
         ),
@@ -224,7 +227,8 @@ fn fields(kind: Kind) -> Fields {
             ],
             &[],
         ),
-        Kind::Secret => (&["immutable"], &[]),
+        Kind::Secret | Kind::ConfigMap => (&["immutable"], &[]),
+        Kind::BackendTlsPolicy => (&[], &[]),
         Kind::CertificateFile => (&[], &[]),
         Kind::Namespace => (&["spec"], &[]),
     }

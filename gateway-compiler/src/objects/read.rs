@@ -178,6 +178,8 @@ impl Reader {
             Kind::Service => self.store(head, |o| &mut o.services),
             Kind::EndpointSlice => self.store(head, |o| &mut o.endpoint_slices),
             Kind::Secret => self.store(head, |o| &mut o.secrets),
+            Kind::ConfigMap => self.store(head, |o| &mut o.config_maps),
+            Kind::BackendTlsPolicy => self.store(head, |o| &mut o.backend_tls_policies),
             Kind::CertificateFile => self.store(head, |o| &mut o.certificate_files),
             Kind::Namespace => self.store(head, |o| &mut o.namespaces),
         }

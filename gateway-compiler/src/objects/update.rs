@@ -31,6 +31,8 @@ pub(super) fn update(previous: &Objects, mut next: Objects) -> Objects {
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
+        Kind::ConfigMap,
+        Kind::BackendTlsPolicy,
         Kind::CertificateFile,
         Kind::Namespace,
     ] {
@@ -46,6 +48,8 @@ pub(super) fn update(previous: &Objects, mut next: Objects) -> Objects {
             Kind::Service => keeper.keep(&previous.services, &mut next.services),
             Kind::EndpointSlice => keeper.keep(&previous.endpoint_slices, &mut next.endpoint_slices),
             Kind::Secret => keeper.keep(&previous.secrets, &mut next.secrets),
+            Kind::ConfigMap => keeper.keep(&previous.config_maps, &mut next.config_maps),
+            Kind::BackendTlsPolicy => keeper.keep(&previous.backend_tls_policies, &mut next.backend_tls_policies),
             Kind::CertificateFile => keeper.keep(&previous.certificate_files, &mut next.certificate_files),
             Kind::Namespace => keeper.keep(&previous.namespaces, &mut next.namespaces),
         }

@@ -14,6 +14,7 @@ fn service(balance: BalancePolicy, turns: &[u32]) -> ServicePlan {
         name: ServiceName::from("default/echo:80"),
         balance,
         turns,
+        tls: None,
     }
 }
 

@@ -26,6 +26,7 @@ fn ir(endpoints: &[&str]) -> Arc<Ir> {
         name: name.clone(),
         endpoints: endpoints.iter().map(endpoint).collect(),
         balance: BalancePolicy::RoundRobin,
+        tls: None,
     };
     let rule = StreamRule {
         listener: ListenerName::from("default/gw/l4"),

@@ -1,6 +1,6 @@
 //! Rules of HTTP listeners.
 
-use super::{CertificateName, Destination, ListenerName, RuleName, Weighted};
+use super::{CertificateName, Destination, ListenerName, ListenerTls, RuleName, Weighted};
 use std::fmt;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct HttpScope {
     pub hostname: HostPattern,
     /// First is the default; empty without TLS.
     pub certificates: Vec<CertificateName>,
+    /// Its defaults without TLS.
+    pub tls: ListenerTls,
     /// In any order: lowering ranks hostnames by specificity. One per hostname, unless routes whose own hostnames are
     /// not equally specific meet the listener's in the same one: then the rules of the earlier one take precedence.
     pub hosts: Vec<VirtualHost>,

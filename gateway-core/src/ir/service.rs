@@ -1,7 +1,8 @@
 //! Services and their endpoints.
 
-use super::{EndpointName, ServiceName};
+use super::{BackendTls, EndpointName, ServiceName};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A set of endpoints that serve the same thing.
 ///
@@ -14,6 +15,8 @@ pub struct Service {
     /// In order of address; no address twice.
     pub endpoints: Vec<Endpoint>,
     pub balance: BalancePolicy,
+    /// `None`: in plain text.
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 /// One address that serves.

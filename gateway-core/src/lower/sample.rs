@@ -37,6 +37,7 @@ pub fn service(name: &str, endpoints: &[(u8, u16)]) -> Service {
         name: ServiceName::from(name),
         endpoints: endpoints.iter().map(endpoint).collect(),
         balance: BalancePolicy::RoundRobin,
+        tls: None,
     }
 }
 
@@ -84,6 +85,7 @@ pub fn scope(hostname: Option<&str>, rules: Vec<HttpRule>) -> HttpScope {
         listener: ListenerName::new(format!("default/gw/{hostname}")),
         hostname: hostname.clone(),
         certificates: Vec::new(),
+        tls: Default::default(),
         hosts: vec![VirtualHost { hostname, rules }],
     }
 }

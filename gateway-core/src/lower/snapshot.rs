@@ -104,6 +104,7 @@ fn put_service(snapshot: &mut Snapshot, service: &Service, ids: &Ids) {
         name: service.name.clone(),
         balance: service.balance,
         turns,
+        tls: service.tls.clone(),
     };
     put(&mut snapshot.services, id.index(), plan);
 }
@@ -153,12 +154,10 @@ fn http_plan(snapshot: &mut Snapshot, http: &HttpRules, ids: &Ids) -> HttpPlan {
         listener: scope.listener.clone(),
         hostname: scope.hostname.clone(),
         certificates: scope.certificates.clone(),
+        tls: scope.tls.clone(),
         hosts: HostTable::compile(&scope.hosts, |name| ids.rule(name)),
     };
-    HttpPlan {
-        tls: http.tls,
-        scopes: scopes.into_iter().map(scope_plan).collect(),
-    }
+    HttpPlan::new(http.tls, scopes.into_iter().map(scope_plan).collect())
 }
 
 fn rule_plan(id: RuleId, rule: &HttpRule, ids: &Ids) -> RulePlan {

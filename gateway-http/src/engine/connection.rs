@@ -7,9 +7,10 @@ use super::http1::Http1;
 use super::http2::Http2;
 use super::out::Out;
 use super::timer::TimerId;
-use super::{Accepted, ConnId, DownstreamProtocol};
+use super::{Accepted, ConnId, DownstreamProtocol, TlsFacts};
 use crate::head::{FieldList, Token};
 use crate::limits::Limits;
+use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::ir::UpstreamProtocol;
 use gateway_core::model::Side;
@@ -52,6 +53,8 @@ pub enum Role {
     Downstream {
         listener: ListenerId,
         tls: bool,
+        /// What the handshake settled; boxed, because most connections of a plain listener have none.
+        facts: Option<Box<TlsFacts>>,
         /// What requests are told of the client: `x-forwarded-for` and `x-forwarded-proto`, made once.
         stamp: FieldList,
     },
@@ -63,6 +66,8 @@ pub enum Role {
         leaving: bool,
         /// Something came from the endpoint.
         answered: bool,
+        /// What it is when it never gets connected.
+        unconnected: Fault,
     },
 }
 
@@ -108,7 +113,8 @@ impl Connection {
         let role = Role::Downstream {
             listener: accepted.listener,
             tls: accepted.tls.is_some(),
-            stamp: stamp(accepted.peer.ip(), accepted.tls.is_some()),
+            stamp: stamp(accepted.peer.ip(), accepted.tls.as_ref()),
+            facts: accepted.tls.map(Box::new),
         };
         Self::new(id, serial, role, codec, accepted.peer, accepted.local, now)
     }
@@ -131,6 +137,7 @@ impl Connection {
             connecting: true,
             leaving: false,
             answered: false,
+            unconnected: Fault::ConnectFailed,
         };
         let local = SocketAddr::from(([0, 0, 0, 0], 0));
         Self::new(id, serial, role, codec, addr, local, now)
@@ -183,6 +190,18 @@ impl Connection {
         matches!(self.role, Role::Downstream { .. })
     }
 
+    /// What it means for a stream that was never opened here that the connection is gone.
+    pub fn unconnected(&self) -> Fault {
+        match self.role {
+            Role::Upstream {
+                connecting: true,
+                unconnected,
+                ..
+            } => unconnected,
+            Role::Upstream { .. } | Role::Downstream { .. } => Fault::ConnectFailed,
+        }
+    }
+
     pub fn endpoint(&self) -> Option<EndpointId> {
         match self.role {
             Role::Downstream { .. } => None,
@@ -210,8 +229,8 @@ impl Connection {
     }
 }
 
-/// The client's address and scheme as fields. IPv4-mapped addresses are IPv4.
-fn stamp(ip: IpAddr, tls: bool) -> FieldList {
+/// The client's address, scheme and identity as fields. IPv4-mapped addresses are IPv4.
+fn stamp(ip: IpAddr, tls: Option<&TlsFacts>) -> FieldList {
     // The longest textual address has 45 bytes (RFC 4291 2.2 with an embedded IPv4).
     let mut text = [0; 45];
     let mut rest = &mut text[..];
@@ -219,13 +238,17 @@ fn stamp(ip: IpAddr, tls: bool) -> FieldList {
     let len = 45 - rest.len();
     let mut stamp = FieldList::new();
     stamp.push_known(Token::X_FORWARDED_FOR, &text[..len]);
-    stamp.push_known(Token::X_FORWARDED_PROTO, if tls { b"https" } else { b"http" });
+    stamp.push_known(Token::X_FORWARDED_PROTO, if tls.is_some() { b"https" } else { b"http" });
+    let client = tls.and_then(|facts| facts.client.as_ref());
+    if let Some(forwarded) = client.and_then(|client| client.forwarded.as_ref()) {
+        stamp.push_known(Token::X_FORWARDED_CLIENT_CERT, forwarded.as_bytes());
+    }
     stamp
 }
 
 #[cfg(test)]
 mod tests {
-    use super::stamp;
+    use super::{TlsFacts, stamp};
     use crate::head::Token;
 
     #[test]
@@ -239,7 +262,7 @@ mod tests {
                 "1111:2222:3333:4444:5555:6666:7777:8888",
             ),
         ] {
-            let stamp = stamp(ip.parse().unwrap(), true);
+            let stamp = stamp(ip.parse().unwrap(), Some(&TlsFacts::default()));
             assert_eq!(stamp.get(Token::X_FORWARDED_FOR), Some(text.as_bytes()));
             assert_eq!(stamp.get(Token::X_FORWARDED_PROTO), Some(&b"https"[..]));
         }

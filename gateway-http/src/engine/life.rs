@@ -161,7 +161,7 @@ impl Engine {
                 // What was not opened yet cannot have had an effect.
                 let unsent = stream.legs[UP].id == 0 && !stream.legs[UP].sent_head;
                 let fault = if unsent {
-                    Fault::ConnectFailed
+                    c.unconnected()
                 } else {
                     self.http1_fault(c, fault)
                 };
@@ -178,7 +178,11 @@ impl Engine {
             return;
         }
         let fault = match c.role {
-            Role::Upstream { connecting: true, .. } => Fault::ConnectFailed,
+            Role::Upstream {
+                connecting: true,
+                unconnected,
+                ..
+            } => unconnected,
             Role::Upstream { .. } | Role::Downstream { .. } => Fault::ConnectionLost,
         };
         if let Role::Upstream {

@@ -14,6 +14,7 @@ use crate::head::{FieldList, Token};
 use gateway_core::decide::{Decide, Decision, RequestHead};
 use gateway_core::fault::Fault;
 use gateway_core::ids::ListenerId;
+use gateway_core::snapshot::ListenerPlan;
 
 impl Engine {
     /// A checked request came on `c` under `id`; `fields` is taken. `end`: it has no body.
@@ -27,9 +28,13 @@ impl Engine {
     ) {
         let index = self.open_stream(c, id, fields, facts, end);
         let listener = self.streams[index].facts.listener;
-        match self.decide(index, listener) {
+        let server_name = match &c.role {
+            Role::Downstream { facts: Some(facts), .. } => Some(facts.server_name.as_deref().unwrap_or_default()),
+            Role::Downstream { .. } | Role::Upstream { .. } => None,
+        };
+        match self.decide(index, listener, server_name) {
             Ok(Decision::Forward(forward)) => {
-                self.complete_for_upstream(c, index);
+                self.complete_for_upstream(c, index, forward.tls);
                 self.adopt_rule(index, forward.rule);
                 let stream = &mut self.streams[index];
                 stream.forward = Some(forward);
@@ -116,11 +121,15 @@ impl Engine {
     }
 
     /// What the endpoint is told of the client; the same on every attempt.
-    fn complete_for_upstream(&mut self, c: &Connection, index: u32) {
+    fn complete_for_upstream(&mut self, c: &Connection, index: u32, tls: bool) {
         let Role::Downstream { stamp, .. } = &c.role else {
             return;
         };
         let head = &mut self.streams[index].head;
+        // Whom a client claims to be by certificate is ours to say.
+        if head.find(Token::X_FORWARDED_CLIENT_CERT).is_some() {
+            head.remove(Token::X_FORWARDED_CLIENT_CERT);
+        }
         for field in stamp.fields() {
             let token = field.token();
             if head.find(token).is_none() {
@@ -137,15 +146,17 @@ impl Engine {
                 head.set_known(token, stamp.value(field));
             }
         }
-        // Upstream is not TLS, whatever came in (RFC 9113 8.3.1).
+        // What goes upstream, whatever came in (RFC 9113 8.3.1).
+        let scheme: &[u8] = if tls { b"https" } else { b"http" };
         if let Some(place) = head.place_of(Token::SCHEME)
-            && head.value(&head.fields()[place]) != b"http"
+            && head.value(&head.fields()[place]) != scheme
         {
-            head.set_value(place, b"http");
+            head.set_value(place, scheme);
         }
     }
 
-    fn decide(&mut self, index: u32, listener: ListenerId) -> Result<Decision, Fault> {
+    /// `server_name`: of the TLS handshake, empty without one; `None` without TLS.
+    fn decide(&mut self, index: u32, listener: ListenerId, server_name: Option<&str>) -> Result<Decision, Fault> {
         let stream = &mut self.streams[index];
         let head = &mut stream.head;
         if head.is_too_large() {
@@ -182,6 +193,13 @@ impl Engine {
             .revision
             .expect("a live stream holds a revision until its response began");
         let snapshot = self.revisions.get(revision);
+        if let Some(server_name) = server_name
+            && server_name != self.host
+            && let Some(http) = snapshot.listener(listener).and_then(ListenerPlan::http)
+            && http.misdirects(server_name, &self.host)
+        {
+            return Err(Fault::Misdirected);
+        }
         Ok(Decide {
             snapshot,
             balancers: &mut self.balancers,

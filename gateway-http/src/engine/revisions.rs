@@ -48,6 +48,10 @@ impl Revisions {
         }
     }
 
+    pub fn current(&self) -> &Snapshot {
+        self.get(self.current)
+    }
+
     /// The current snapshot for a new stream, which gives it back with [`Revisions::release`].
     #[inline]
     pub fn acquire(&mut self) -> u32 {

@@ -31,6 +31,17 @@ impl Engine {
             bytes_in: c.bytes_in,
             bytes_out: c.bytes_out,
             age_ms: millis(c.opened, now),
+            server_name: match &c.role {
+                Role::Downstream { facts, .. } => facts.as_ref().and_then(|facts| facts.server_name.clone()),
+                Role::Upstream { .. } => None,
+            },
+            identity: match &c.role {
+                Role::Downstream { facts, .. } => facts
+                    .as_ref()
+                    .and_then(|facts| facts.client.as_ref())
+                    .map(|client| client.identity.clone()),
+                Role::Upstream { .. } => None,
+            },
             why: match &c.codec {
                 Codec::Detecting => Some("waiting for the first bytes"),
                 Codec::Http2(_) | Codec::Http1(_) => None,

@@ -13,7 +13,7 @@ pub struct Token(u8);
 const EXTRA_FIRST: u8 = 64;
 
 /// Known names that HPACK's static table lacks; the token is [`EXTRA_FIRST`] plus the place here.
-const EXTRA: [&[u8]; 21] = [
+const EXTRA: [&[u8]; 22] = [
     b":protocol",
     b"connection",
     b"te",
@@ -35,6 +35,7 @@ const EXTRA: [&[u8]; 21] = [
     b"tracestate",
     b"origin",
     b"priority",
+    b"x-forwarded-client-cert",
 ];
 
 #[allow(missing_docs, reason = "each is the field of its name")]
@@ -88,6 +89,7 @@ impl Token {
     pub const TRACESTATE: Token = Token::known(b"tracestate");
     pub const ORIGIN: Token = Token::known(b"origin");
     pub const PRIORITY: Token = Token::known(b"priority");
+    pub const X_FORWARDED_CLIENT_CERT: Token = Token::known(b"x-forwarded-client-cert");
 }
 
 impl Token {

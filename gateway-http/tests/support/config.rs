@@ -66,6 +66,7 @@ impl Config {
             listener: name.clone(),
             hostname: HostPattern::Any,
             certificates: Vec::new(),
+            tls: Default::default(),
             hosts: vec![host],
         };
         let plane = Plane::Http(HttpRules {
@@ -88,6 +89,7 @@ impl Config {
             name: ServiceName::from("default/echo:50051"),
             endpoints: self.endpoints.iter().map(endpoint).collect(),
             balance: self.balance,
+            tls: None,
         };
         Ir {
             listeners: [(bind, listener)].into(),

@@ -122,7 +122,7 @@ fn lines(status: &ObjectStatus) -> Vec<String> {
             }
             lines
         }
-        Status::Route { parents } => parents
+        Status::Route { parents } | Status::Policy { ancestors: parents } => parents
             .iter()
             .flat_map(|parent| {
                 parent

@@ -124,6 +124,7 @@ mod tests {
             name: "default/echo:80".into(),
             balance: Default::default(),
             turns: vec![EndpointId(0), EndpointId(1)],
+            tls: None,
         };
         let endpoint = |id: u32| EndpointPlan {
             id: EndpointId(id),

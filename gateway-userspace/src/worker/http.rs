@@ -137,10 +137,14 @@ impl HttpPlane {
                 match action {
                     Action::Connect {
                         conn,
-                        endpoint: _,
+                        endpoint,
                         addr,
                         protocol: _,
-                    } => self.connect(conn, addr, context),
+                    } => match context.snapshot.endpoint_tls(endpoint) {
+                        // Rather not at all than in plain text.
+                        Some(_) => self.engine.connect_failed(conn, context.now),
+                        None => self.connect(conn, addr, context),
+                    },
                     Action::Close { conn, reset } => self.close(conn, reset, context),
                 }
             }

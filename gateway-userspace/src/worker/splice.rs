@@ -190,6 +190,8 @@ impl SplicePlane {
             bytes_in: relay.to_up.bytes,
             bytes_out: relay.to_down.bytes,
             age_ms: age_ms(now.since(relay.opened)),
+            server_name: None,
+            identity: None,
             why: relay.why,
         })
     }

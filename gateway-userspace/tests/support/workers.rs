@@ -53,6 +53,7 @@ pub fn service(name: &str, endpoints: &[SocketAddr]) -> Service {
         name: name.into(),
         endpoints,
         balance: Default::default(),
+        tls: None,
     }
 }
 
@@ -127,6 +128,7 @@ pub fn http(bind: SocketAddr, certificate: Option<&str>, routes: &[(&str, &str, 
         listener: "default/gw/it".into(),
         hostname: HostPattern::Any,
         certificates: certificate.into_iter().map(Into::into).collect(),
+        tls: Default::default(),
         hosts: vec![VirtualHost {
             hostname: HostPattern::Any,
             rules: routes.iter().map(rule).collect(),

@@ -1,5 +1,6 @@
 //! GatewayClass, Gateway and ReferenceGrant.
 
+use super::GatewayTls;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub struct GatewaySpec {
     pub listeners: Vec<Listener>,
     #[serde(default)]
     pub addresses: Vec<Address>,
+    pub tls: Option<GatewayTls>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -57,6 +59,8 @@ pub struct ListenerTls {
     pub mode: Option<String>,
     #[serde(default)]
     pub certificate_refs: Vec<ObjectRef>,
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 /// A reference to another object; who refers fills in the defaults.

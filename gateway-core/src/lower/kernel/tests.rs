@@ -32,6 +32,7 @@ fn one_listener(bind: &str, services: &[(&str, u32, Endpoints)]) -> Ir {
             name: name.clone(),
             endpoints: endpoints.collect(),
             balance: BalancePolicy::RoundRobin,
+            tls: None,
         };
         ir.services.insert(name.clone(), service);
         destinations.push(Weighted {

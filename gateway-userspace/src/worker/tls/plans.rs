@@ -119,6 +119,10 @@ impl TlsCompiler {
         if !http.tls {
             return None;
         }
+        if http.scopes.iter().any(|scope| scope.tls != Default::default()) {
+            report("what it asks of clients is not served yet".to_owned());
+            return None;
+        }
         let mut names = Names::default();
         for scope in &http.scopes {
             let usable = self.usable(scope, snapshot, keys, report);
@@ -298,16 +302,14 @@ mod tests {
             listener: (*host).into(),
             hostname: HostPattern::parse(Some(host)),
             certificates: vec![(*certificate).into()],
+            tls: Default::default(),
             hosts: Default::default(),
         };
         let listener = ListenerPlan {
             bind: Bind::tcp("192.0.2.1:443".parse().unwrap()),
             names: vec![],
             why: String::new(),
-            serve: Serve::Http(HttpPlan {
-                tls: true,
-                scopes: scopes.iter().map(scope).collect(),
-            }),
+            serve: Serve::Http(HttpPlan::new(true, scopes.iter().map(scope).collect())),
         };
         Snapshot {
             listeners: vec![Some(listener)],

@@ -132,6 +132,7 @@ impl Session {
     pub fn facts(&self) -> TlsFacts {
         TlsFacts {
             server_name: self.server_name().map(str::to_ascii_lowercase),
+            client: None,
         }
     }
 

@@ -1,0 +1,45 @@
+//! `spec.tls.backend.clientCertificateRef`: what a Gateway shows to endpoints that ask who it is.
+//!
+//! The same Service behind another Gateway is spoken to without it, or with another. So rules and services of such a
+//! Gateway stand under names of their own, `<name>@<namespace>/<gateway>`, and nothing is shared: neither connections
+//! nor sessions.
+
+use crate::objects::Subject;
+use gateway_core::ir::{CertificateName, Destination, HttpRule, RuleName, Service, ServiceName};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The rule with those of its services that speak TLS replaced by ones that show `certificate`; they are added to
+/// `services`.
+pub(super) fn present(
+    services: &mut BTreeMap<ServiceName, Service>,
+    gateway: Subject<'_>,
+    certificate: &CertificateName,
+    rule: &HttpRule,
+) -> HttpRule {
+    let mut rule = rule.clone();
+    let by = format!("@{}/{}", gateway.id.namespace, gateway.id.name);
+    let mut changed = false;
+    for destination in &mut rule.destinations {
+        let Destination::Service(name) = &mut destination.to.to else {
+            continue;
+        };
+        let Some((service, tls)) = services.get(name).and_then(|it| Some((it, it.tls.as_ref()?))) else {
+            continue;
+        };
+        let mut tls = (**tls).clone();
+        tls.certificate = Some(certificate.clone());
+        let mine = Service {
+            name: ServiceName::new(format!("{name}{by}")),
+            tls: Some(Arc::new(tls)),
+            ..service.clone()
+        };
+        *name = mine.name.clone();
+        services.insert(mine.name.clone(), mine);
+        changed = true;
+    }
+    if changed {
+        rule.name = RuleName::new(format!("{}{by}", rule.name));
+    }
+    rule
+}
