@@ -57,7 +57,7 @@ mod timer;
 mod upstream;
 mod view;
 
-use self::connection::{Closing, Connection, Role};
+use self::connection::{Closing, Codec, Connection, Role};
 use self::connections::{Connections, Turn, at};
 use self::finish::Finished;
 use self::out::Written;
@@ -417,6 +417,17 @@ impl Engine {
                 Closing::AfterFlush if c.out.is_empty() || c.is_connecting() => {
                     self.with(id, |engine, c| engine.kill(c, false));
                 }
+                Closing::No if c.overflows(&self.limits) => {
+                    // What comes of it is looked at again below.
+                    self.with(id, Engine::on_overflow);
+                    if self
+                        .connections
+                        .get(id)
+                        .is_some_and(|c| !c.out.is_empty() && !c.blocked)
+                    {
+                        return Some(id);
+                    }
+                }
                 Closing::No | Closing::AfterFlush => {
                     let something = !c.out.is_empty() || c.has_waiting();
                     if something && !c.blocked && !c.is_connecting() {
@@ -465,6 +476,9 @@ impl Engine {
                 Written::Everything => {
                     c.blocked = false;
                     c.stalled_since = None;
+                    if let Codec::Http2(http2) = &mut c.codec {
+                        http2.queue.drained();
+                    }
                 }
                 Written::Blocked => {
                     c.blocked = true;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod flood;
 pub mod grpc;
 pub mod h1;
 pub mod h2;

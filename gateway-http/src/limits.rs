@@ -17,22 +17,51 @@ pub struct Limits {
     pub out_bytes_max: usize,
     /// DATA payloads from this size on are referenced, not copied.
     pub borrow_bytes_min: usize,
-    /// A request's or response's field section, as decoded (RFC 9113 10.5.1), bytes.
+    /// The fields of a request's or response's head, or of a trailer section: names, values and 32 bytes each
+    /// (RFC 9113 10.5.1), cookies and pseudo-fields included, in any version of HTTP.
     pub head_bytes_max: usize,
-    /// Fields of a section.
+    /// Fields of a head or trailer section, without method, scheme, path, authority and status.
     pub fields_max: usize,
+    /// A request's target, bytes (414).
+    pub target_bytes_max: usize,
     /// CONTINUATION frames of one field block.
     pub continuations_max: u32,
-    /// RST_STREAM frames a client may send per second.
+    /// RST_STREAM frames for unanswered requests that a client may send at once ...
+    pub resets_burst_max: u32,
+    /// ... and per second after that; every request that was served gives one back.
     pub resets_per_second_max: u32,
-    /// PING frames per second.
-    pub pings_per_second_max: u32,
-    /// SETTINGS frames per second.
-    pub settings_per_second_max: u32,
-    /// Empty DATA frames, PRIORITY and other frames that do nothing, per second.
-    pub idle_frames_per_second_max: u32,
-    /// Stream errors we had to send because of the client, per second (MadeYouReset).
+    /// From so many ended streams on, more than half of them reset within a second end the connection.
+    pub premature_streams_min: u32,
+    /// Stream errors we had to send because of the client (MadeYouReset), at once ...
+    pub made_resets_burst_max: u32,
+    /// ... and per second after that.
     pub made_resets_per_second_max: u32,
+    /// Streams a client may open above `streams_max`, at once ...
+    pub refused_burst_max: u32,
+    /// ... and per second after that.
+    pub refused_per_second_max: u32,
+    /// PING frames at once ...
+    pub pings_burst_max: u32,
+    /// ... and per second after that; beyond it one for every DATA frame to the peer.
+    pub pings_per_second_max: u32,
+    /// SETTINGS frames at once ...
+    pub settings_burst_max: u32,
+    /// ... and per second after that; beyond it one for every DATA frame to the peer.
+    pub settings_per_second_max: u32,
+    /// PRIORITY frames, and frames of unknown types, for every stream opened and one.
+    pub idle_frames_per_stream_max: u32,
+    /// WINDOW_UPDATE frames: 5, and 2 for every stream opened and for every one of this many per DATA frame to the peer.
+    pub updates_per_data_max: u32,
+    /// Empty DATA frames in a row.
+    pub empty_data_max: u32,
+    /// DATA frames of at most 16 bytes at once ...
+    pub small_data_burst_max: u32,
+    /// ... and per second after that; larger ones and DATA frames to the peer give some back.
+    pub small_data_per_second_max: u32,
+    /// Control frames waiting to be written to an HTTP/2 client.
+    pub control_frames_max: u32,
+    /// Heads and trailers waiting to be written to an HTTP/2 client.
+    pub out_heads_max: u32,
     /// Bytes of control frames waiting to be written.
     pub control_bytes_max: usize,
     /// Endpoints tried for one request that was provably not processed.
@@ -46,6 +75,8 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// From accept, or from the first byte of an HTTP/1.1 head, to its end.
     pub head_timeout: Duration,
+    /// From HEADERS to the last CONTINUATION of its field block.
+    pub block_timeout: Duration,
     /// An upstream connection without a stream is closed after this.
     pub upstream_idle_timeout: Duration,
     /// HTTP/1.1 keep-alive connections kept per endpoint.
@@ -56,30 +87,53 @@ pub struct Limits {
     pub grpc_timeout_max: Duration,
 }
 
+impl Limits {
+    /// Bytes that may wait on a connection. DATA stops at `out_bytes_max`: what is above it are heads and answers to
+    /// control frames.
+    pub fn waiting_bytes_max(&self) -> usize {
+        2 * self.out_bytes_max + self.control_bytes_max
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 100_000,
-            streams_max: 256,
+            streams_max: 100,
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
             out_bytes_max: 256 * 1024,
             borrow_bytes_min: 4096,
-            head_bytes_max: 60 * 1024,
-            fields_max: 256,
-            continuations_max: 16,
-            resets_per_second_max: 200,
-            pings_per_second_max: 100,
-            settings_per_second_max: 50,
-            idle_frames_per_second_max: 1000,
-            made_resets_per_second_max: 200,
+            head_bytes_max: 64 * 1024,
+            fields_max: 100,
+            target_bytes_max: 16 * 1024,
+            continuations_max: 8,
+            resets_burst_max: 100,
+            resets_per_second_max: 50,
+            premature_streams_min: 500,
+            made_resets_burst_max: 100,
+            made_resets_per_second_max: 20,
+            refused_burst_max: 1000,
+            refused_per_second_max: 100,
+            pings_burst_max: 20,
+            pings_per_second_max: 10,
+            settings_burst_max: 10,
+            settings_per_second_max: 1,
+            idle_frames_per_stream_max: 100,
+            updates_per_data_max: 10,
+            empty_data_max: 100,
+            small_data_burst_max: 25_600,
+            small_data_per_second_max: 10_000,
+            control_frames_max: 1000,
+            out_heads_max: 10_000,
             control_bytes_max: 1024 * 1024,
             attempts_max: 3,
             replay_bytes_max: 16 * 1024,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(30),
-            head_timeout: Duration::from_secs(15),
+            head_timeout: Duration::from_secs(10),
+            block_timeout: Duration::from_secs(5),
             upstream_idle_timeout: Duration::from_secs(60),
             upstream_idle_max: 256,
             goaway_pause: Duration::from_secs(1),

@@ -1,5 +1,6 @@
 //! One worker's counters: plain words, merged when scraped.
 
+use crate::flood::Flood;
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId};
 use std::time::Duration;
@@ -27,7 +28,8 @@ pub struct Metrics {
     /// By `Fault as usize`.
     pub faults: [u64; Fault::ALL.len()],
     pub retries_total: u64,
-    pub floods_total: u64,
+    /// Connections ended, by `Flood as usize`.
+    pub floods: [u64; Flood::ALL.len()],
     /// Outcomes that nobody took in time: missing in the access log, not in these counters.
     pub outcomes_dropped_total: u64,
     pub bytes_received: u64,

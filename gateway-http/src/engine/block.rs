@@ -2,10 +2,10 @@
 
 use super::Engine;
 use super::connection::Connection;
-use super::guard::Cheap;
 use super::http2::{Assembly, broken};
 use super::read::{Done, padding_error};
 use super::stream::{DOWN, UP};
+use crate::flood::Flood;
 use crate::h2::frame::{self, ErrorCode, Header, flags};
 use crate::h2::headers;
 use crate::h2::hpack::{HpackError, SectionLimits};
@@ -14,8 +14,10 @@ use crate::head::{FieldList, Token};
 use gateway_core::fault::Fault;
 use gateway_core::model::Side;
 
-/// A field block in CONTINUATION frames, bytes as encoded. What it decodes to has its own limit.
-const BLOCK_BYTES_MAX: usize = 64 * 1024;
+/// A field block in CONTINUATION frames, bytes as encoded, in heads: what is just too large shall be answered (431).
+const BLOCK_HEADS_MAX: usize = 2;
+/// Pseudo-fields of a request; they are not counted as fields.
+pub(super) const REQUEST_PSEUDO_FIELDS: usize = 4;
 
 impl Engine {
     pub(super) fn on_headers_frame(&mut self, c: &mut Connection, header: &Header, bytes: &[u8]) -> Done {
@@ -48,11 +50,11 @@ impl Engine {
             return broken(ErrorCode::ProtocolError, "CONTINUATION without HEADERS");
         };
         assembly.continuations += 1;
-        if assembly.continuations > self.limits.continuations_max
-            || assembly.block.len() + bytes.len() > BLOCK_BYTES_MAX
-        {
-            self.metrics.floods_total += 1;
-            return broken(ErrorCode::EnhanceYourCalm, "field block too long");
+        if assembly.continuations > self.limits.continuations_max {
+            return self.flood(Flood::Continuations);
+        }
+        if assembly.block.len() + bytes.len() > BLOCK_HEADS_MAX * self.limits.head_bytes_max {
+            return self.flood(Flood::FieldBlock);
         }
         assembly.block.extend_from_slice(bytes);
         if header.has(flags::END_HEADERS) {
@@ -67,15 +69,13 @@ impl Engine {
         let mut fields = self.lists.take();
         let limits = SectionLimits {
             size_max: self.limits.head_bytes_max,
-            fields_max: self.limits.fields_max,
+            fields_max: self.limits.fields_max + REQUEST_PSEUDO_FIELDS,
         };
+        c.http2().guard.head();
         let done = match c.http2().decoder().decode(block, &mut fields, limits) {
             Ok(()) if c.side() == Side::Downstream => self.on_request_block(c, id, &mut fields, end),
             Ok(()) => self.on_response_block(c, id, &mut fields, end),
-            Err(HpackError::Flood) => {
-                self.metrics.floods_total += 1;
-                broken(ErrorCode::EnhanceYourCalm, "field section too large")
-            }
+            Err(HpackError::Flood) => self.flood(Flood::FieldBlock),
             Err(_) => broken(ErrorCode::CompressionError, "field block cannot be decoded"),
         };
         self.lists.put(&mut fields);
@@ -101,9 +101,9 @@ impl Engine {
         }
         http2.last_id = id;
         if http2.ids.len() as u32 >= limits.streams_max {
-            let calm = http2.guard.allows(Cheap::Idle, limits, self.now);
+            let verdict = http2.guard.refused(limits, self.now);
             self.refuse_stream(c, id, ErrorCode::RefusedStream);
-            return if calm { Ok(()) } else { self.flood("too many streams") };
+            return self.keep_calm(verdict);
         }
         let facts = if fields.is_too_large() {
             Ok(RequestFacts {

@@ -118,6 +118,16 @@ impl Connection {
         }
     }
 
+    /// Whether more waits to be written than a look may find in order.
+    #[inline]
+    pub(super) fn overflows(&self, limits: &Limits) -> bool {
+        let long = match &self.codec {
+            Codec::Http2(http2) => http2.queue.is_long(limits) && self.is_downstream(),
+            Codec::Http1(_) | Codec::Detecting => false,
+        };
+        long || self.out.len() > limits.waiting_bytes_max()
+    }
+
     pub(super) fn wants_read(&self) -> bool {
         match &self.codec {
             Codec::Http1(http1) => http1.wants_read(),

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::connection::Connection;
-use super::guard::Cheap;
+use super::guard::{PREMATURE, Reset};
 use super::http2::broken;
 use super::read::Done;
 use super::stream::{DOWN, UP, Wait};
@@ -10,13 +10,6 @@ use crate::h2::frame::{self, ErrorCode, Header, Kind, WINDOW_MAX, flags};
 use crate::h2::settings::Sender;
 use gateway_core::fault::Fault;
 use gateway_core::model::Side;
-use std::time::Duration;
-
-/// What frames that answer DATA cost of the allowance (`Http2::spend_allowance`).
-const UPDATE_COST: u32 = 1;
-const PING_COST: u32 = 10;
-/// A stream that is reset younger than this and unanswered was opened to be reset.
-const RAPID: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn on_control(&mut self, c: &mut Connection, header: &Header, bytes: &[u8]) -> Done {
@@ -29,19 +22,16 @@ impl Engine {
             Kind::Priority => self.on_priority(c, header, bytes),
             Kind::PushPromise => broken(ErrorCode::ProtocolError, "PUSH_PROMISE was not permitted"),
             // RFC 9113 5.5: ignored.
-            Kind::Unknown(_) => self.idle_frame(c),
+            Kind::Unknown(_) => self.on_unknown(c),
             Kind::Data | Kind::Headers | Kind::Continuation => Ok(()),
         }
     }
 
-    /// A frame that does nothing.
-    fn idle_frame(&mut self, c: &mut Connection) -> Done {
-        let calm = c.http2().guard.allows(Cheap::Idle, &self.limits, self.now);
-        if calm {
-            Ok(())
-        } else {
-            self.flood("too many frames that do nothing")
-        }
+    /// A frame that means nothing to us.
+    fn on_unknown(&mut self, c: &mut Connection) -> Done {
+        let streams = c.streams_total;
+        let verdict = c.http2().guard.unknown(streams, &self.limits);
+        self.keep_calm(verdict)
     }
 
     /// RFC 9113 6.5.
@@ -51,8 +41,8 @@ impl Engine {
         }
         let side = c.side();
         let http2 = c.http2();
-        if !http2.guard.allows(Cheap::Settings, &self.limits, self.now) {
-            return self.flood("too many SETTINGS");
+        if let Err(flood) = http2.guard.settings(&self.limits, self.now) {
+            return self.flood(flood);
         }
         if header.has(flags::ACK) {
             return if bytes.is_empty() {
@@ -73,6 +63,7 @@ impl Engine {
         http2.settings_seen = true;
         http2.settings_changed();
         let delta = i64::from(http2.peer.window) - i64::from(before);
+        http2.queue.control += 1;
         frame::put_settings_ack(c.out.tail(&mut self.pool));
         self.turn.mark(c);
         if delta != 0 {
@@ -117,9 +108,10 @@ impl Engine {
             return broken(ErrorCode::FrameSizeError, "WINDOW_UPDATE has four bytes");
         };
         let side = c.side();
+        let streams = c.streams_total;
         let http2 = c.http2();
-        if !http2.spend_allowance(UPDATE_COST) && !http2.guard.allows(Cheap::Idle, &self.limits, self.now) {
-            return self.flood("too many WINDOW_UPDATE");
+        if let Err(flood) = http2.guard.window_update(streams, &self.limits) {
+            return self.flood(flood);
         }
         if header.stream == 0 {
             if increment == 0 {
@@ -175,12 +167,21 @@ impl Engine {
         }
         let me = if side == Side::Downstream { DOWN } else { UP };
         let index = http2.ids.get(header.stream);
-        let rapid = index.is_none_or(|index| {
-            let stream = &self.streams[index];
-            !stream.legs[DOWN].sent_head && self.now.since(stream.started) < RAPID
-        });
-        if me == DOWN && rapid && !http2.guard.allows(Cheap::Reset, &self.limits, self.now) {
-            return self.flood("too many RST_STREAM");
+        if me == DOWN {
+            let reset = match index.map(|index| &self.streams[index]) {
+                Some(stream) => Reset {
+                    unanswered: !stream.legs[DOWN].sent_head,
+                    young: self.now.since(stream.started) < PREMATURE,
+                    ended: c.streams_total - u64::from(c.streams) + 1,
+                },
+                None => Reset {
+                    unanswered: true,
+                    young: false,
+                    ended: c.streams_total - u64::from(c.streams),
+                },
+            };
+            let verdict = c.http2().guard.reset(reset, &self.limits, self.now);
+            self.keep_calm(verdict)?;
         }
         if let Some(index) = index {
             self.on_reset(c, index, me, ErrorCode::from_code(u32::from_be_bytes(code)));
@@ -197,10 +198,11 @@ impl Engine {
             return broken(ErrorCode::FrameSizeError, "PING has eight bytes");
         };
         let http2 = c.http2();
-        if !http2.spend_allowance(PING_COST) && !http2.guard.allows(Cheap::Ping, &self.limits, self.now) {
-            return self.flood("too many PING");
+        if let Err(flood) = http2.guard.ping(&self.limits, self.now) {
+            return self.flood(flood);
         }
         if !header.has(flags::ACK) {
+            http2.queue.control += 1;
             frame::put_ping_ack(c.out.tail(&mut self.pool), opaque);
             self.turn.mark(c);
         }
@@ -220,7 +222,7 @@ impl Engine {
             if c.streams == 0 {
                 Self::close_after_flush(c, &mut self.turn);
             }
-            return self.idle_frame(c);
+            return self.on_unknown(c);
         }
         self.retire(c);
         self.move_waiting(c);
@@ -261,6 +263,8 @@ impl Engine {
         if frame::u31(bytes) == Some(header.stream) {
             return self.stream_error(c, header.stream, ErrorCode::ProtocolError);
         }
-        self.idle_frame(c)
+        let streams = c.streams_total;
+        let verdict = c.http2().guard.priority(streams, &self.limits);
+        self.keep_calm(verdict)
     }
 }

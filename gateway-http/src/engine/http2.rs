@@ -4,7 +4,7 @@
 //! the ring of streams that wait for room on this connection.
 
 use super::connection::Farewell;
-use super::guard::Guard;
+use super::guard::{Guard, Queue};
 use super::idmap::IdMap;
 use super::stream::StreamKey;
 use crate::h2::frame::{self, ErrorCode, PAYLOAD_MAX, WINDOW_DEFAULT, WINDOW_MAX};
@@ -20,11 +20,6 @@ use std::collections::VecDeque;
 const STREAMS_ASSUMED: u32 = 100;
 /// Above this id an upstream connection takes no new streams.
 pub const STREAM_ID_LAST: u32 = 1 << 30;
-/// What a peer may spend on PING and WINDOW_UPDATE before they count as a flood ...
-const ALLOWANCE_START: u32 = 100;
-/// ... and what every DATA frame to it adds: each may be answered by updates of two windows and now and then by a
-/// PING that measures the bandwidth, as gRPC's peers do.
-const ALLOWANCE_PER_DATA: u32 = 20;
 /// Ids of ended streams that are remembered.
 const CLOSED_LEN: usize = 32;
 /// Marks an id in [`ClosedRing`] as reset by us.
@@ -111,7 +106,7 @@ pub struct Http2 {
     pub preface_seen: bool,
     pub settings_seen: bool,
     pub guard: Guard,
-    allowance: u32,
+    pub queue: Queue,
 }
 
 impl Http2 {
@@ -135,7 +130,7 @@ impl Http2 {
             preface_seen: upstream,
             settings_seen: false,
             guard: Guard::default(),
-            allowance: ALLOWANCE_START,
+            queue: Queue::default(),
         }
     }
 
@@ -179,20 +174,6 @@ impl Http2 {
         self.decoder.get_or_insert_default()
     }
 
-    /// A DATA frame goes to the peer.
-    #[inline]
-    pub fn earn_allowance(&mut self) {
-        self.allowance = self.allowance.saturating_add(ALLOWANCE_PER_DATA);
-    }
-
-    /// Whether a frame that may be an answer to DATA is covered by what was sent.
-    #[inline]
-    pub fn spend_allowance(&mut self, cost: u32) -> bool {
-        let covered = self.allowance >= cost;
-        self.allowance -= if covered { cost } else { 0 };
-        covered
-    }
-
     /// The peer's SETTINGS changed.
     pub fn settings_changed(&mut self) {
         if let Some(encoder) = &mut self.encoder {
@@ -208,6 +189,7 @@ impl Http2 {
             encoder.set_table_size_max(table);
             encoder
         });
+        self.queue.heads += 1;
         let open = frame::begin_headers(out);
         encoder.encode(fields, out);
         frame::end_headers(out, open, id, end, PAYLOAD_MAX);
@@ -223,6 +205,7 @@ impl Http2 {
             }
             (Farewell::Final, Side::Upstream) => 0,
         };
+        self.queue.control += 1;
         frame::put_goaway(out, last, ErrorCode::NoError, "");
     }
 

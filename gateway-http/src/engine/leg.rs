@@ -99,7 +99,7 @@ impl Connection {
         let mut at = 0;
         let mut borrowed = false;
         loop {
-            http2.earn_allowance();
+            http2.guard.data_sent();
             let len = PAYLOAD_MAX.min(body.bytes.len() - at);
             let last = at + len == body.bytes.len();
             frame::put_data_header(self.out.tail(pool), leg.id, len, last && end);
@@ -131,7 +131,10 @@ impl Connection {
     /// Breaks the stream off. HTTP/1.1 can only do that with the whole connection.
     pub fn reset(&mut self, leg: &Leg, error: ErrorCode, pool: &mut Pool) {
         match &mut self.codec {
-            Codec::Http2(_) => frame::put_rst_stream(self.out.tail(pool), leg.id, error),
+            Codec::Http2(http2) => {
+                http2.queue.control += 1;
+                frame::put_rst_stream(self.out.tail(pool), leg.id, error);
+            }
             Codec::Http1(http1) => {
                 let closing = http1.reset(leg, error);
                 self.end_as(closing);
@@ -166,6 +169,7 @@ impl Connection {
                 let mut wrote = false;
                 http2.unacked += bytes as u32;
                 if http2.unacked >= limits.connection_window / 2 {
+                    http2.queue.control += 1;
                     frame::put_window_update(self.out.tail(pool), 0, http2.unacked);
                     http2.recv_window += i64::from(http2.unacked);
                     http2.unacked = 0;
@@ -174,6 +178,7 @@ impl Connection {
                 if let Some(leg) = leg {
                     leg.unacked += bytes as u32;
                     if leg.unacked >= limits.stream_window / 2 && !leg.received_end {
+                        http2.queue.control += 1;
                         frame::put_window_update(self.out.tail(pool), leg.id, leg.unacked);
                         leg.recv_window += i64::from(leg.unacked);
                         leg.unacked = 0;

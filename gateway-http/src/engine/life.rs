@@ -5,6 +5,7 @@ use super::http2::{ConnectionError, Http2};
 use super::stream::{DOWN, UP};
 use super::timer::{TICK, Timed};
 use super::{Action, ConnId, Engine};
+use crate::flood::Flood;
 use crate::h2::frame::{self, ErrorCode};
 use gateway_core::fault::Fault;
 use gateway_core::model::Side;
@@ -67,18 +68,6 @@ impl Engine {
                     self.pool.arm(&mut c.leftover);
                     c.leftover.extend_from_slice(&chunk[used..]);
                 }
-                // DATA stops at `out_bytes_max`: what is above it are answers to control frames.
-                if c.out.len() > 2 * self.limits.out_bytes_max + self.limits.control_bytes_max {
-                    self.metrics.floods_total += 1;
-                    let why = "control frames that are not read";
-                    self.connection_error(
-                        c,
-                        ConnectionError {
-                            code: ErrorCode::EnhanceYourCalm,
-                            why,
-                        },
-                    );
-                }
             }
             Err(error) => self.connection_error(c, error),
         }
@@ -121,8 +110,33 @@ impl Engine {
             frame::put_goaway(c.out.tail(&mut self.pool), last, error.code, error.why);
         }
         self.end_streams_of(c, Fault::BadResponse);
+        if error.code == ErrorCode::EnhanceYourCalm && c.blocked {
+            // It does not read either: what waits for it is not kept any longer.
+            c.end_as(Closing::Now);
+        }
         Self::close_after_flush(c, &mut self.turn);
         self.arm_timer(c);
+    }
+
+    /// More waits for the peer than may: it does not read, so it is not told.
+    #[cold]
+    pub(super) fn on_overflow(&mut self, c: &mut Connection) {
+        let downstream = c.is_downstream();
+        let verdict = match &mut c.codec {
+            Codec::Http2(http2) if downstream && http2.queue.is_long(&self.limits) => {
+                http2.queue.look(c.bytes_out, c.out.len(), &self.limits)
+            }
+            Codec::Http2(_) | Codec::Http1(_) | Codec::Detecting => Ok(()),
+        };
+        let verdict = verdict.and(if c.out.len() > self.limits.waiting_bytes_max() {
+            Err(Flood::OutboundBytes)
+        } else {
+            Ok(())
+        });
+        if let Err(flood) = verdict {
+            self.metrics.floods[flood as usize] += 1;
+            self.kill(c, true);
+        }
     }
 
     /// Every stream on `c` loses this leg.
@@ -253,7 +267,7 @@ impl Engine {
         if let Codec::Http2(http2) = &c.codec
             && let Some(assembly) = &http2.assembly
         {
-            due = due.min(assembly.since + limits.head_timeout);
+            due = due.min(assembly.since + limits.block_timeout);
         }
         if let Codec::Http1(http1) = &c.codec
             && let Some(since) = http1.head_since()
@@ -309,15 +323,11 @@ impl Engine {
             Codec::Http2(http2) => http2.assembly.as_ref().map(|assembly| assembly.since),
             Codec::Http1(_) | Codec::Detecting => None,
         };
-        if assembling.is_some_and(|since| self.now >= since + self.limits.head_timeout) {
-            let why = "field block not finished in time";
-            return self.connection_error(
-                c,
-                ConnectionError {
-                    code: ErrorCode::EnhanceYourCalm,
-                    why,
-                },
-            );
+        if assembling.is_some_and(|since| self.now >= since + self.limits.block_timeout) {
+            if let Err(error) = self.flood(Flood::FieldBlockTime) {
+                self.connection_error(c, error);
+            }
+            return;
         }
         if let Codec::Http1(http1) = &c.codec
             && http1

@@ -4,10 +4,11 @@
 
 use super::Engine;
 use super::connection::{Closing, Connection};
-use super::guard::Cheap;
+use super::guard::Verdict;
 use super::http2::{ConnectionError, Partial, broken};
 use super::leg::Body;
 use super::stream::{DOWN, UP};
+use crate::flood::Flood;
 use crate::h2::frame::{self, ErrorCode, HEADER_LEN, Header, Kind, PAYLOAD_MAX, PREFACE, flags};
 use gateway_core::fault::Fault;
 use gateway_core::model::Side;
@@ -99,6 +100,10 @@ impl Engine {
                     return broken(ErrorCode::ProtocolError, "DATA on stream 0");
                 }
                 let body = frame::strip(header, bytes).map_err(padding_error)?.bytes;
+                if !header.has(flags::END_STREAM) {
+                    let verdict = http2.guard.data(body.len(), &self.limits, self.now);
+                    self.keep_calm(verdict)?;
+                }
                 // Padding is behind the data, its length before it.
                 let from = if header.has(flags::PADDED) {
                     payload + 1
@@ -175,12 +180,7 @@ impl Engine {
             self.turn.mark(c);
         }
         if from == to && !end {
-            let calm = c.http2().guard.allows(Cheap::Idle, &self.limits, self.now);
-            return if calm {
-                Ok(())
-            } else {
-                self.flood("too many empty DATA frames")
-            };
+            return Ok(());
         }
         self.on_body(c, index, me, Body::in_chunk(chunk, from, to), end);
         Ok(())
@@ -209,7 +209,11 @@ impl Engine {
     /// An error of one stream (RFC 9113 5.4.2): by the peer of `c`.
     pub(super) fn stream_error(&mut self, c: &mut Connection, id: u32, error: ErrorCode) -> Done {
         let down = c.side() == Side::Downstream;
-        let calm = !down || c.http2().guard.allows(Cheap::MadeReset, &self.limits, self.now);
+        let verdict = if down {
+            c.http2().guard.made_reset(&self.limits, self.now)
+        } else {
+            Ok(())
+        };
         match c.http2().ids.get(id) {
             Some(index) if down => {
                 self.streams[index].fault = Some(Fault::BadRequest);
@@ -221,25 +225,32 @@ impl Engine {
             }
             None => self.refuse_stream(c, id, error),
         }
-        if calm {
-            Ok(())
-        } else {
-            self.flood("too many stream errors")
-        }
+        self.keep_calm(verdict)
     }
 
     /// RST_STREAM for a stream that has no slot here.
     pub(super) fn refuse_stream(&mut self, c: &mut Connection, id: u32, error: ErrorCode) {
         frame::put_rst_stream(c.out.tail(&mut self.pool), id, error);
-        c.http2().closed.note(id, true);
+        let http2 = c.http2();
+        http2.queue.control += 1;
+        http2.closed.note(id, true);
         self.turn.mark(c);
     }
 
     /// The peer does cheaply what costs us: the connection ends.
     #[cold]
-    pub(super) fn flood(&mut self, why: &'static str) -> Done {
-        self.metrics.floods_total += 1;
-        broken(ErrorCode::EnhanceYourCalm, why)
+    pub(super) fn flood(&mut self, flood: Flood) -> Done {
+        self.metrics.floods[flood as usize] += 1;
+        broken(ErrorCode::EnhanceYourCalm, flood.why())
+    }
+
+    /// Within the bound, or a flood.
+    #[inline]
+    pub(super) fn keep_calm(&mut self, verdict: Verdict) -> Done {
+        match verdict {
+            Ok(()) => Ok(()),
+            Err(flood) => self.flood(flood),
+        }
     }
 }
 

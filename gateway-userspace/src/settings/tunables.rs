@@ -135,7 +135,7 @@ pub fn set(limits: &mut Limits, path: &str, value: &str) -> Result<()> {
     }
 }
 
-/// Every bound and its value, as in `{"limits": {"streams": 256}, "timeouts": {"head": "15s"}}`.
+/// Every bound and its value, as in `{"limits": {"streams": 100}, "timeouts": {"head": "10s"}}`.
 pub fn values(limits: &Limits) -> Value {
     let mut all = json!({});
     for row in TABLE {
@@ -245,12 +245,26 @@ tunables! {
     "limits.borrowBytes" borrow_bytes_min: Bytes, 1, GIB, "DATA payloads from this size on are not copied";
     "limits.headBytes" head_bytes_max: Bytes, 1024, 1 << 24, "a request's or response's fields, decoded";
     "limits.fields" fields_max: Count("fields"), 8, 65_535, "fields of a request or response";
+    "limits.targetBytes" target_bytes_max: Bytes, 256, 1 << 24, "a request's target";
     "limits.continuations" continuations_max: Count("frames"), 0, 65_535, "CONTINUATION frames of one field block";
-    "limits.resetsPerSecond" resets_per_second_max: Count("frames per second"), 1, MANY, "RST_STREAM frames from a client";
-    "limits.pingsPerSecond" pings_per_second_max: Count("frames per second"), 1, MANY, "PING frames from a peer";
-    "limits.settingsPerSecond" settings_per_second_max: Count("frames per second"), 1, MANY, "SETTINGS frames from a peer";
-    "limits.idleFramesPerSecond" idle_frames_per_second_max: Count("frames per second"), 1, MANY, "frames that do nothing: empty DATA, PRIORITY";
-    "limits.madeResetsPerSecond" made_resets_per_second_max: Count("frames per second"), 1, MANY, "stream errors a client makes the gateway send";
+    "limits.resetsBurst" resets_burst_max: Count("frames"), 1, MANY, "RST_STREAM for unanswered requests, at once";
+    "limits.resetsPerSecond" resets_per_second_max: Count("frames per second"), 1, MANY, "and after that; each request that was served gives one back";
+    "limits.prematureStreams" premature_streams_min: Count("streams"), 1, MANY, "from so many on, more than half of them reset within a second end the connection";
+    "limits.madeResetsBurst" made_resets_burst_max: Count("frames"), 1, MANY, "stream errors a client makes the gateway send, at once";
+    "limits.madeResetsPerSecond" made_resets_per_second_max: Count("frames per second"), 1, MANY, "and after that";
+    "limits.refusedStreamsBurst" refused_burst_max: Count("streams"), 1, MANY, "streams opened above limits.streams, at once";
+    "limits.refusedStreamsPerSecond" refused_per_second_max: Count("streams per second"), 1, MANY, "and after that";
+    "limits.pingsBurst" pings_burst_max: Count("frames"), 1, MANY, "PING frames from a peer, at once";
+    "limits.pingsPerSecond" pings_per_second_max: Count("frames per second"), 1, MANY, "and after that; then one for each DATA frame to the peer";
+    "limits.settingsBurst" settings_burst_max: Count("frames"), 2, MANY, "SETTINGS frames from a peer, at once";
+    "limits.settingsPerSecond" settings_per_second_max: Count("frames per second"), 1, MANY, "and after that; then one for each DATA frame to the peer";
+    "limits.idleFramesPerStream" idle_frames_per_stream_max: Count("frames"), 1, MANY, "PRIORITY, and frames of unknown types, for each stream opened and one";
+    "limits.updatesPerData" updates_per_data_max: Count("frames"), 1, MANY, "half of the WINDOW_UPDATE that one DATA frame to the peer explains";
+    "limits.emptyData" empty_data_max: Count("frames"), 1, MANY, "empty DATA frames in a row";
+    "limits.smallDataBurst" small_data_burst_max: Count("frames"), 1, MANY, "DATA frames of at most 16 bytes, at once";
+    "limits.smallDataPerSecond" small_data_per_second_max: Count("frames per second"), 1, MANY, "and after that; larger ones and DATA to the peer give some back";
+    "limits.controlFrames" control_frames_max: Count("frames"), 16, MANY, "control frames waiting to be written to an HTTP/2 client";
+    "limits.outHeads" out_heads_max: Count("frames"), 16, MANY, "heads and trailers waiting to be written to an HTTP/2 client";
     "limits.controlBytes" control_bytes_max: Bytes, 16_384, GIB, "control frames waiting to be written";
     "limits.attempts" attempts_max: Count("attempts"), 1, 255, "endpoints tried for a request that was provably not processed";
     "limits.replayBytes" replay_bytes_max: Bytes, 0, GIB, "of a request's body kept to try it again, per stream";
@@ -258,6 +272,7 @@ tunables! {
     "timeouts.idle" idle_timeout: Time, 1, YEAR_MS, "a downstream connection without a stream";
     "timeouts.stall" stall_timeout: Time, 1, YEAR_MS, "a connection whose peer takes nothing of what is written to it";
     "timeouts.head" head_timeout: Time, 1, YEAR_MS, "from accept, or a head's first byte, to its end";
+    "timeouts.fieldBlock" block_timeout: Time, 1, YEAR_MS, "from HEADERS to the last CONTINUATION of its field block";
     "timeouts.upstreamIdle" upstream_idle_timeout: Time, 1, YEAR_MS, "an upstream connection without a stream";
     "limits.upstreamIdleConnections" upstream_idle_max: Count("connections"), 0, MANY, "HTTP/1.1 keep-alive connections kept per endpoint";
     "timeouts.goawayPause" goaway_pause: Time, 0, YEAR_MS, "between the first GOAWAY and the one with the last stream id";

@@ -58,7 +58,7 @@ fn add_http(sum: &mut Metrics, one: &Metrics) {
     sum.duration_us_sum += one.duration_us_sum;
     add_each(&mut sum.faults, &one.faults);
     sum.retries_total += one.retries_total;
-    sum.floods_total += one.floods_total;
+    add_each(&mut sum.floods, &one.floods);
     sum.outcomes_dropped_total += one.outcomes_dropped_total;
     sum.bytes_received += one.bytes_received;
     sum.bytes_sent += one.bytes_sent;

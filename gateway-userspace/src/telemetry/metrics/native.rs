@@ -8,6 +8,7 @@ use gateway_core::fairness::jain;
 use gateway_core::fault::{Fault, Refusal};
 use gateway_core::ids::ListenerId;
 use gateway_core::snapshot::Snapshot;
+use gateway_http::flood::Flood;
 use gateway_http::metrics::{DURATION_BUCKETS_US, EndpointMetrics, ListenerMetrics};
 use std::fmt::Display;
 
@@ -95,9 +96,11 @@ fn http(out: &mut Exposition, totals: &Totals) {
     out.family(
         "sluice_http_floods_total",
         Kind::Counter,
-        "Connections ended for flooding with cheap frames.",
-    )
-    .sample(&[], http.floods_total);
+        "Connections ended for asking too much, by the limit they went over.",
+    );
+    for flood in Flood::ALL {
+        out.sample(&[("limit", flood.name())], http.floods[flood as usize]);
+    }
     out.family(
         "sluice_http_body_bytes_total",
         Kind::Counter,
