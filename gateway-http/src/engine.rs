@@ -43,7 +43,7 @@ mod idmap;
 mod leg;
 mod life;
 mod out;
-mod path;
+pub mod path;
 mod pool;
 mod pump;
 mod read;

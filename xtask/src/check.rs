@@ -35,7 +35,10 @@ fn fmt() -> Result<(), Failure> {
     if !shell::root().join("gateway-ebpf/Cargo.toml").is_file() {
         return Ok(());
     }
-    shell::run(shell::cargo().args(["fmt", "--manifest-path", "gateway-ebpf/Cargo.toml", "--check"]))
+    for manifest in ["gateway-ebpf/Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        shell::run(shell::cargo().args(["fmt", "--manifest-path", manifest, "--check"]))?;
+    }
+    Ok(())
 }
 
 fn tidy_step() -> Result<(), Failure> {

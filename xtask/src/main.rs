@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod ebpf;
+mod fuzz;
 mod run;
 mod setup;
 mod shell;
@@ -56,6 +57,11 @@ const VERBS: &[Verb] = &[
         name: "tidy",
         about: "the house rules alone: crate and folder edges, unsafe, sizes, names, licences",
         run: tidy::verb,
+    },
+    Verb {
+        name: "fuzz",
+        about: "run the fuzz targets: fuzz [TARGET..] [--secs N] [--merge]",
+        run: fuzz::verb,
     },
     Verb {
         name: "bench",

@@ -22,6 +22,8 @@ pub enum Need {
     Lab,
     /// Peers that nobody here wrote.
     Test,
+    /// A C++ compiler, for libFuzzer; only `fuzz` asks for it.
+    Fuzz,
     /// Boot another kernel; only `vm` asks for it.
     Vm,
 }

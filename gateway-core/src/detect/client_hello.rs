@@ -72,8 +72,9 @@ fn message(bytes: &[u8]) -> Result<Vec<u8>, Hello> {
         if message.first().is_some_and(|kind| *kind != TYPE_CLIENT_HELLO) {
             return Err(Hello::Not(NotHello::OtherMessage));
         }
+        let mut wanted = MESSAGE_HEADER;
         if let [_, a, b, c, ..] = message[..] {
-            let wanted = MESSAGE_HEADER + (usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c));
+            wanted = MESSAGE_HEADER + (usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c));
             if wanted > HELLO_BYTES_MAX {
                 return Err(Hello::Not(NotHello::TooLong));
             }
@@ -84,7 +85,8 @@ fn message(bytes: &[u8]) -> Result<Vec<u8>, Hello> {
             }
         }
         if !whole {
-            return incomplete(at);
+            // The message may end before its record does: what is asked for must not depend on how the bytes came.
+            return incomplete(at.min(bytes.len() + wanted - message.len()));
         }
     }
 }
@@ -145,7 +147,7 @@ fn host(name: &[u8]) -> Option<String> {
     let letters = name
         .iter()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-    let labels = !name.starts_with(b".") && !name.windows(2).any(|pair| pair == b"..");
+    let labels = !name.starts_with(b".") && !name.ends_with(b".") && !name.windows(2).any(|pair| pair == b"..");
     (fits && letters && labels).then(|| name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect())
 }
 
@@ -227,6 +229,32 @@ mod tests {
     }
 
     const OTHER: [u8; 6] = [0, 16, 0, 2, 0, 0];
+
+    #[test]
+    fn a_name_with_an_empty_label_is_malformed() {
+        for name in ["a..", ".a", "a..b", "."] {
+            check(
+                &records(&hello(&[sni(name.as_bytes())]), 16_000),
+                Hello::Not(NotHello::Malformed),
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_that_goes_on_behind_the_hello_is_not_waited_for() {
+        // One record of the greatest length: the hello, and more that never comes.
+        let message = hello(&[sni(b"a.b")]);
+        let mut bytes = vec![22, 3, 1, 0x40, 0];
+        bytes.extend(&message);
+        for len in 5..bytes.len() {
+            let whole = match parse(&bytes[..len]) {
+                Hello::Incomplete { bytes_min } => bytes_min <= bytes.len(),
+                Hello::Complete { .. } | Hello::Not(_) => false,
+            };
+            assert!(whole, "{len} bytes");
+        }
+        check(&bytes, named("a.b"));
+    }
 
     #[test]
     fn the_name_is_found_among_other_extensions_in_lower_case() {

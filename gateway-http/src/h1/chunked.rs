@@ -30,6 +30,11 @@ enum State {
         size: u64,
         digits: u8,
     },
+    /// Blanks behind the size, which some servers write; only an extension or the line's end may follow.
+    Blank {
+        size: u64,
+        skipped: u16,
+    },
     /// Behind the size, up to CR; so many bytes were skipped.
     Extension {
         size: u64,
@@ -168,8 +173,14 @@ fn step(state: State, byte: u8) -> Result<State, Malformed> {
             }
         }
         (State::Size { size, digits: 1.. }, b'\r') => State::SizeLf { size },
-        (State::Size { size, digits: 1.. }, b';' | b' ' | b'\t') => State::Extension { size, skipped: 0 },
-        (State::Extension { size, .. }, b'\r') => State::SizeLf { size },
+        (State::Size { size, digits: 1.. }, b';') => State::Extension { size, skipped: 0 },
+        (State::Size { size, digits: 1.. }, b' ' | b'\t') => State::Blank { size, skipped: 1 },
+        (State::Blank { size, skipped }, b' ' | b'\t') if skipped < EXTENSION_BYTES_MAX => State::Blank {
+            size,
+            skipped: skipped + 1,
+        },
+        (State::Blank { size, skipped }, b';') => State::Extension { size, skipped },
+        (State::Blank { size, .. } | State::Extension { size, .. }, b'\r') => State::SizeLf { size },
         (State::Extension { size, skipped }, b'\t' | b' '..=0x7e | 0x80..) if skipped < EXTENSION_BYTES_MAX => {
             State::Extension {
                 size,
@@ -271,6 +282,8 @@ mod tests {
             b" 4\r\n",
             b"4\r\rWiki",
             b"4;a\nWiki",
+            b"4 a\r\nWiki\r\n",
+            b"0 t0\r\n\r\n",
             b"4;\x00\r\nWiki",
             b"1000000000000000\r\n",
             b"0\r\nx: y\n\r\n",

@@ -25,7 +25,8 @@ pub fn parse(authority: &[u8]) -> Option<Authority<'_>> {
     } else {
         let (host, port) = text.find(':').map_or((text, ""), |colon| text.split_at(colon));
         let allowed = !host.is_empty() && host.len() <= HOST_BYTES_MAX && host.bytes().all(is_host_byte);
-        if !allowed || host == "." {
+        // A name without its last dot is the same name; a label without letters is none (RFC 1035 2.3.1).
+        if !allowed || host.starts_with('.') || host.contains("..") {
             return None;
         }
         (host, port)
@@ -114,6 +115,9 @@ mod tests {
         for authority in [
             "",
             ".",
+            "example.com..",
+            ".example.com",
+            "a..b",
             ":80",
             "a b",
             "a/b",

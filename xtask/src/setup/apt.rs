@@ -33,6 +33,11 @@ const PACKAGES: &[Package] = &[
         need: Need::Build,
     },
     Package {
+        name: "g++",
+        proof: "c++",
+        need: Need::Fuzz,
+    },
+    Package {
         name: "rustc-web",
         proof: "/usr/bin/rustc",
         need: Need::Ebpf,
