@@ -4,6 +4,7 @@
 //! stdout belongs to the verb's result (`run --once --json` prints only JSON); what is being done goes to stderr.
 
 mod bench;
+mod budget;
 mod check;
 mod ebpf;
 mod fuzz;
@@ -67,6 +68,11 @@ const VERBS: &[Verb] = &[
         name: "bench",
         about: "what a request costs here and in installed peers: bench l7 [--rounds N] [--secs S] [--write]",
         run: bench::verb,
+    },
+    Verb {
+        name: "budget",
+        about: "instructions the HTTP engine spends on a request, against gateway-http/budget.toml",
+        run: budget::verb,
     },
     Verb {
         name: "vm",

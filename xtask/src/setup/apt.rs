@@ -88,6 +88,11 @@ const PACKAGES: &[Package] = &[
         need: Need::Lab,
     },
     Package {
+        name: "valgrind",
+        proof: "valgrind",
+        need: Need::Test,
+    },
+    Package {
         name: "curl",
         proof: "curl",
         need: Need::Test,
