@@ -61,6 +61,8 @@ const CELLS: &[Cell] = &[
 ];
 
 const ENDPOINTS: u8 = 4;
+/// Downstream and upstream connections of a cell at most.
+const CONNECTIONS_MAX: usize = 256;
 const MESSAGE: [u8; 69] = [0; 69];
 const HTTP1_REQUEST: &[u8] =
     b"GET /echo.Echo/x HTTP/1.1\r\nHost: localhost\r\nx-route: a\r\nUser-Agent: load/1\r\n\r\n";
@@ -100,18 +102,14 @@ struct Rig {
 fn engine_turn(
     engine: &mut Engine,
     sources: &[(ConnId, Vec<u8>)],
-    inboxes: &mut [(ConnId, Vec<u8>)],
+    inboxes: &mut [Vec<u8>],
     actions: &mut Vec<Action>,
     now: Moment,
 ) {
     let mut write = |conn: ConnId, slices: &[IoSlice<'_>]| {
-        let place = inboxes.iter().position(|(id, _)| *id == conn);
+        let inbox = &mut inboxes[conn.index()];
+        slices.iter().for_each(|slice| inbox.extend_from_slice(slice));
         let total = slices.iter().map(|slice| slice.len()).sum();
-        if let Some(place) = place {
-            slices
-                .iter()
-                .for_each(|slice| inboxes[place].1.extend_from_slice(slice));
-        }
         Ok(total)
     };
     for (conn, bytes) in sources {
@@ -184,8 +182,11 @@ impl Rig {
 
     fn turn(&mut self, sources: Vec<(ConnId, Vec<u8>)>) {
         self.now = self.now + Duration::from_micros(100);
-        let peers = self.clients.values_mut().chain(self.endpoints.values_mut());
-        let mut inboxes: Vec<_> = peers.map(|peer| (peer.conn, std::mem::take(&mut peer.inbox))).collect();
+        // A connection made in this turn has no peer yet, and nothing is written to it before it is connected.
+        let mut inboxes = vec![Vec::new(); CONNECTIONS_MAX];
+        for peer in self.clients.values_mut().chain(self.endpoints.values_mut()) {
+            inboxes[peer.conn.index()] = std::mem::take(&mut peer.inbox);
+        }
         let mut actions = Vec::with_capacity(64);
         engine_turn(
             black_box(&mut self.engine),
@@ -194,9 +195,8 @@ impl Rig {
             &mut actions,
             self.now,
         );
-        for (conn, inbox) in inboxes {
-            let peer = self.clients.get_mut(&conn).or_else(|| self.endpoints.get_mut(&conn));
-            peer.expect("inboxes were taken from peers").inbox = inbox;
+        for peer in self.clients.values_mut().chain(self.endpoints.values_mut()) {
+            peer.inbox = std::mem::take(&mut inboxes[peer.conn.index()]);
         }
         for action in actions {
             if let Action::Connect { conn, .. } = action {

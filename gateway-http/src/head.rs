@@ -150,6 +150,18 @@ impl FieldList {
         self.finish_literal(start, token.name().len(), Some((token, false)), false);
     }
 
+    /// Appends a field that an HTTP/1.1 parser read: the name is made lower case. The parser has rejected every octet
+    /// that RFC 9110 5.1 and 5.5 do not allow, and has cut off the white space around the value.
+    pub(crate) fn push_parsed(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.bytes[start..].make_ascii_lowercase();
+        self.bytes.extend_from_slice(value);
+        if let Some(field) = self.describe(start, name.len(), None, false, true) {
+            self.fields.push(field);
+        }
+    }
+
     /// Appends a field as HTTP/1.1 writes it: the name is made lower case.
     pub fn push_any_case(&mut self, name: &[u8], value: &[u8]) {
         let start = self.bytes.len();
@@ -189,7 +201,13 @@ impl FieldList {
         self.bytes.extend_from_slice(token.name());
         self.bytes
             .extend_from_within(old.offset() + old.name_len()..old.offset() + old.bytes_len());
-        if let Some(field) = self.describe(start, token.name().len(), Some((token, false)), old.is_never_indexed()) {
+        if let Some(field) = self.describe(
+            start,
+            token.name().len(),
+            Some((token, false)),
+            old.is_never_indexed(),
+            false,
+        ) {
             self.fields.insert(0, field);
         }
     }
@@ -202,7 +220,7 @@ impl FieldList {
             .extend_from_within(old.offset()..old.offset() + old.name_len());
         self.bytes.extend_from_slice(value);
         let never = old.is_never_indexed();
-        if let Some(field) = self.describe(start, old.name_len(), None, never) {
+        if let Some(field) = self.describe(start, old.name_len(), None, never, false) {
             self.fields[place] = field;
         }
     }
@@ -258,7 +276,7 @@ impl FieldList {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(value);
-        self.describe(start, name.len(), None, false)
+        self.describe(start, name.len(), None, false, false)
     }
 
     /// The end of the buffer, where a decoder may put the bytes of the next field.
@@ -275,7 +293,7 @@ impl FieldList {
         known: Option<(Token, bool)>,
         never: bool,
     ) -> Option<Field> {
-        let field = self.describe(start, name_len, known, never)?;
+        let field = self.describe(start, name_len, known, never, false)?;
         self.fields.push(field);
         Some(field)
     }
@@ -316,8 +334,15 @@ impl FieldList {
 
     /// Computes once what is worth knowing. `None`, and the bytes dropped, when a length does not fit.
     #[inline]
-    fn describe(&mut self, start: usize, name_len: usize, known: Option<(Token, bool)>, never: bool) -> Option<Field> {
-        let field = Field::describe(&self.bytes[start..], start, name_len, known, never);
+    fn describe(
+        &mut self,
+        start: usize,
+        name_len: usize,
+        known: Option<(Token, bool)>,
+        never: bool,
+        proven: bool,
+    ) -> Option<Field> {
+        let field = Field::describe(&self.bytes[start..], start, name_len, known, never, proven);
         match field {
             Some(field) => self.tokens |= field.token().bit(),
             None => {

@@ -13,7 +13,7 @@ pub struct Field {
     offset: u32,
     name_len: u16,
     value_len: u16,
-    /// Of name and value together.
+    /// Of name and value together; 0 while nobody asked, because HTTP/1.1 never does.
     hash: u32,
     token: Token,
     /// Index of exactly this name and value in HPACK's static table; 0 when it is not there.
@@ -62,8 +62,22 @@ impl Field {
         usize::from(self.value_len)
     }
 
-    pub(crate) fn hash(&self) -> u32 {
-        self.hash
+    /// The hash of the field, whose bytes are `whole`.
+    #[inline]
+    pub(crate) fn hash_of(&self, whole: &[u8]) -> u32 {
+        match self.hash {
+            0 => hash_of(whole, self.name_len),
+            known => known,
+        }
+    }
+
+    /// The same field, its hash known from now on.
+    #[inline]
+    pub(crate) fn hashed(self, whole: &[u8]) -> Field {
+        Field {
+            hash: self.hash_of(whole),
+            ..self
+        }
     }
 
     pub(crate) fn static_index(&self) -> u8 {
@@ -79,7 +93,8 @@ impl Field {
     }
 
     /// The field whose name and value are `whole`, which lies at `start`; `known` when the name is proven (token,
-    /// whether it was bad). `None` when a length does not fit.
+    /// whether it was bad). `proven`: its parser lets no octet through that a field must not have. `None` when a
+    /// length does not fit.
     #[inline]
     pub(super) fn describe(
         whole: &[u8],
@@ -87,6 +102,7 @@ impl Field {
         name_len: usize,
         known: Option<(Token, bool)>,
         never: bool,
+        proven: bool,
     ) -> Option<Field> {
         let (name, value) = whole.split_at(name_len);
         let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u16::try_from(value.len())) else {
@@ -95,10 +111,10 @@ impl Field {
         let (token, bad_name) = known.unwrap_or_else(|| {
             // A name we know is a valid one.
             let token = Token::of(name);
-            (token, token == Token::OTHER && !name_is_valid(name))
+            (token, token == Token::OTHER && !proven && !name_is_valid(name))
         });
-        let bad = bad_name || !value_is_valid(value);
-        let hash = hash(whole) ^ u32::from(name_len);
+        let bad = bad_name || (!proven && !value_is_valid(value));
+        debug_assert!(!proven || (name_is_valid(name) && value_is_valid(value)), "{whole:?}");
         let static_index = if token.may_be_static_whole() {
             static_whole(token, value)
         } else {
@@ -109,7 +125,7 @@ impl Field {
             offset: start as u32,
             name_len,
             value_len,
-            hash,
+            hash: 0,
             token,
             static_index,
             flags,
@@ -145,7 +161,7 @@ pub(crate) static STATIC_FIELDS: [Field; STATIC_LEN + 1] = {
             offset: 0,
             name_len: name.len() as u16,
             value_len: value.len() as u16,
-            hash: hash(whole.split_at(len).0) ^ name.len() as u32,
+            hash: hash_of(whole.split_at(len).0, name.len() as u16),
             token: Token::of_static(index),
             static_index: index as u8,
             flags: 0,
@@ -154,6 +170,12 @@ pub(crate) static STATIC_FIELDS: [Field; STATIC_LEN + 1] = {
     }
     fields
 };
+
+/// Never 0.
+const fn hash_of(whole: &[u8], name_len: u16) -> u32 {
+    let hash = hash(whole) ^ name_len as u32;
+    if hash == 0 { 1 } else { hash }
+}
 
 /// The token of an entry of the static table.
 pub(crate) fn static_token(index: usize) -> Token {
@@ -247,7 +269,7 @@ mod tests {
             let (a, b) = (copied.fields()[0], pushed.fields()[0]);
             assert_eq!(
                 (a.hash, a.token, a.name_len, a.value_len),
-                (b.hash, b.token, b.name_len, b.value_len)
+                (b.hash_of(&[*name, *value].concat()), b.token, b.name_len, b.value_len)
             );
             if b.token.may_be_static_whole() {
                 assert_eq!(usize::from(b.static_index), index);

@@ -47,7 +47,7 @@ impl Scan {
             return Err(Rejected::TooLarge);
         }
         for header in headers {
-            list.push_any_case(header.name.as_bytes(), header.value);
+            list.push_parsed(header.name.as_bytes(), header.value);
             let Some(field) = list.fields().last() else { continue };
             if field.is_bad() {
                 return Err(Malformed::Field.into());

@@ -65,7 +65,7 @@ impl Table {
         if self.bytes.len() + name_value.len() > self.size_max + self.size_max / 2 {
             self.compact();
         }
-        self.entries.push_back(field.at(self.bytes.len()));
+        self.entries.push_back(field.hashed(name_value).at(self.bytes.len()));
         self.bytes.extend_from_slice(name_value);
         self.size += size;
     }
