@@ -61,10 +61,14 @@ pub enum Fault {
     BadRequest,
     /// Downstream: the head is larger than the limit.
     HeadTooLarge,
+    /// Downstream: the target is longer than the limit.
+    TargetTooLong,
     /// Downstream: went away before the response ended.
     ClientGone,
     /// Downstream: the request's body did not come in time.
     RequestTimeout,
+    /// Downstream: it took nothing of the response, or nothing at all moved, for too long.
+    Stalled,
     /// Downstream: the name asked for in the handshake and the request's authority belong to different listeners
     /// (RFC 9110 15.5.20, GEP-3567).
     Misdirected,
@@ -101,8 +105,9 @@ impl Fault {
         match self {
             Fault::BadRequest => 400,
             Fault::HeadTooLarge => 431,
+            Fault::TargetTooLong => 414,
             Fault::ClientGone => 499,
-            Fault::RequestTimeout => 408,
+            Fault::RequestTimeout | Fault::Stalled => 408,
             Fault::Misdirected => 421,
             Fault::NoRoute => 404,
             Fault::Broken | Fault::Internal => 500,
@@ -121,11 +126,12 @@ impl Fault {
     /// gRPC status code of the local reply (grpc/doc/statuscodes.md, http-grpc-status-mapping.md).
     pub const fn grpc_code(self) -> u8 {
         match self {
-            Fault::BadRequest | Fault::HeadTooLarge | Fault::Internal | Fault::BadResponse => 13,
+            Fault::BadRequest | Fault::Internal | Fault::BadResponse => 13,
             Fault::ClientGone => 1,
-            Fault::RequestTimeout | Fault::DeadlineExceeded => 4,
+            Fault::RequestTimeout | Fault::Stalled | Fault::DeadlineExceeded => 4,
             Fault::NoRoute | Fault::Misdirected => 12,
-            Fault::Overloaded => 8,
+            // As gRPC's own peers answer metadata that is too large.
+            Fault::HeadTooLarge | Fault::TargetTooLong | Fault::Overloaded => 8,
             Fault::Broken
             | Fault::NoEndpoint
             | Fault::ConnectFailed
@@ -139,9 +145,9 @@ impl Fault {
     /// Envoy's response flag for the access log.
     pub const fn flag(self) -> &'static str {
         match self {
-            Fault::BadRequest | Fault::HeadTooLarge => "DPE",
+            Fault::BadRequest | Fault::HeadTooLarge | Fault::TargetTooLong => "DPE",
             Fault::ClientGone => "DC",
-            Fault::RequestTimeout => "SI",
+            Fault::RequestTimeout | Fault::Stalled => "SI",
             Fault::NoRoute | Fault::Misdirected => "NR",
             Fault::Broken => "NC",
             Fault::NoEndpoint => "UH",
@@ -161,8 +167,10 @@ impl Fault {
             Fault::ConnectFailed | Fault::TlsFailed | Fault::Refused => true,
             Fault::BadRequest
             | Fault::HeadTooLarge
+            | Fault::TargetTooLong
             | Fault::ClientGone
             | Fault::RequestTimeout
+            | Fault::Stalled
             | Fault::Misdirected
             | Fault::NoRoute
             | Fault::Broken
@@ -181,8 +189,10 @@ impl Fault {
         match self {
             Fault::BadRequest => "bad_request",
             Fault::HeadTooLarge => "head_too_large",
+            Fault::TargetTooLong => "target_too_long",
             Fault::ClientGone => "client_gone",
             Fault::RequestTimeout => "request_timeout",
+            Fault::Stalled => "stalled",
             Fault::Misdirected => "misdirected",
             Fault::NoRoute => "no_route",
             Fault::Broken => "broken",
@@ -199,11 +209,13 @@ impl Fault {
         }
     }
 
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 19] = [
         Fault::BadRequest,
         Fault::HeadTooLarge,
+        Fault::TargetTooLong,
         Fault::ClientGone,
         Fault::RequestTimeout,
+        Fault::Stalled,
         Fault::Misdirected,
         Fault::NoRoute,
         Fault::Broken,

@@ -43,6 +43,7 @@ mod idmap;
 mod leg;
 mod life;
 mod out;
+mod pace;
 pub mod path;
 mod pool;
 mod pump;
@@ -202,6 +203,7 @@ pub struct Engine {
     edited: FieldList,
     text: Vec<u8>,
     texts: [String; 5],
+    limit_text: String,
     indices: Vec<u32>,
 }
 
@@ -232,6 +234,7 @@ impl Engine {
             edited: FieldList::new(),
             text: Vec::new(),
             texts: Default::default(),
+            limit_text: String::new(),
             indices: Vec::new(),
         }
     }
@@ -306,6 +309,10 @@ impl Engine {
         self.with(conn, |engine, c| {
             c.bytes_in += new as u64;
             c.active = now;
+            if c.asleep {
+                c.asleep = false;
+                engine.arm_timer(c);
+            }
             if let Role::Upstream { answered, .. } = &mut c.role {
                 *answered = true;
             }
@@ -581,4 +588,5 @@ impl Engine {
 }
 
 /// Upper bound of what `restore` gives back: an unfinished HTTP/2 frame or HTTP/1.1 head.
-pub const RESTORE_MAX: usize = 64 * 1024;
+/// A larger `head_bytes_max` is this for HTTP/1.1.
+pub const RESTORE_MAX: usize = 256 * 1024;

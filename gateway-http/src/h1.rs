@@ -41,8 +41,10 @@ pub enum Persistence {
 pub enum Rejected {
     /// 400.
     Malformed(Malformed),
-    /// 431.
+    /// 431: too many bytes.
     TooLarge,
+    /// 431: too many fields.
+    TooMany,
     /// 501: understood, and not done.
     NotImplemented,
 }
@@ -52,7 +54,7 @@ impl Rejected {
     pub const fn status(self) -> u16 {
         match self {
             Rejected::Malformed(_) => 400,
-            Rejected::TooLarge => 431,
+            Rejected::TooLarge | Rejected::TooMany => 431,
             Rejected::NotImplemented => 501,
         }
     }

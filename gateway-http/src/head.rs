@@ -28,6 +28,8 @@ pub struct FieldList {
     fields: Vec<Field>,
     /// A field was left out because it did not fit; see [`FieldList::is_too_large`].
     too_large: bool,
+    /// It is the number of fields that is over its limit.
+    too_many: bool,
     /// Bits of the tokens that were ever put in: most questions are about fields that are not there.
     tokens: u64,
 }
@@ -42,6 +44,7 @@ impl FieldList {
         self.bytes.clear();
         self.fields.clear();
         self.too_large = false;
+        self.too_many = false;
         self.tokens = 0;
     }
 
@@ -58,8 +61,18 @@ impl FieldList {
         self.too_large
     }
 
+    /// Whether the limit that was passed is that of the number of fields.
+    pub fn is_too_many(&self) -> bool {
+        self.too_many
+    }
+
     pub(crate) fn mark_too_large(&mut self) {
         self.too_large = true;
+    }
+
+    pub(crate) fn mark_too_many(&mut self) {
+        self.too_large = true;
+        self.too_many = true;
     }
 
     /// Sum of the fields' sizes, each with 32 bytes on top (RFC 9113 6.5.2).

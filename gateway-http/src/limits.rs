@@ -71,12 +71,23 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// A downstream connection without a stream is closed after this.
     pub idle_timeout: Duration,
-    /// A connection whose peer takes nothing of what is written to it for this long is closed.
+    /// A connection whose peer takes nothing of what is written to it for this long is closed; so is a stream whose
+    /// response waits for its client's credit, of gRPC after `stream_idle_timeout`.
     pub stall_timeout: Duration,
     /// From accept, or from the first byte of an HTTP/1.1 head, to its end.
     pub head_timeout: Duration,
     /// From HEADERS to the last CONTINUATION of its field block.
     pub block_timeout: Duration,
+    /// A client that owes its request's body, and may send it, may be slower than `body_bytes_per_second_min` for this
+    /// long (408); not a gRPC client, and not once the response began.
+    pub body_timeout: Duration,
+    /// Body bytes per second, of a request or of a response that waits, below which nothing moves; 0: any byte counts.
+    pub body_bytes_per_second_min: u32,
+    /// A stream on which nothing moves either way is ended after this: 408, 504 if the request is whole, else reset. Not
+    /// one of gRPC, and not one with a timeout of its own.
+    pub stream_idle_timeout: Duration,
+    /// An HTTP/2 client with streams that is silent for this long is sent PING, and closed if it does not answer in 20 s.
+    pub ping_after: Option<Duration>,
     /// An upstream connection without a stream is closed after this.
     pub upstream_idle_timeout: Duration,
     /// HTTP/1.1 keep-alive connections kept per endpoint.
@@ -134,6 +145,10 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             block_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(30),
+            body_bytes_per_second_min: 100,
+            stream_idle_timeout: Duration::from_secs(300),
+            ping_after: Some(Duration::from_secs(60)),
             upstream_idle_timeout: Duration::from_secs(60),
             upstream_idle_max: 256,
             goaway_pause: Duration::from_secs(1),

@@ -86,6 +86,9 @@ pub struct Connection {
     pub opened: Moment,
     /// When bytes came last.
     pub active: Moment,
+    /// When its streams were looked at last; while it has none it is asleep and nobody looks.
+    pub looked: Moment,
+    pub asleep: bool,
     pub timer: TimerId,
     pub closing: Closing,
     /// It is gone; the slot stays empty.
@@ -163,6 +166,8 @@ impl Connection {
             local,
             opened: now,
             active: now,
+            looked: now,
+            asleep: false,
             timer: TimerId::NONE,
             closing: Closing::No,
             dead: false,

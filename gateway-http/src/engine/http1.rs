@@ -236,10 +236,9 @@ impl Http1 {
         self.stalled && self.stream.is_none()
     }
 
-    /// The stream whose request body the client owes, if it is the client that everything waits for.
-    pub fn owed_body(&self) -> Option<u32> {
-        let owed = self.side == Side::Downstream && matches!(self.reading, Reading::Body(_)) && !self.paused;
-        self.stream.filter(|_| owed)
+    /// Whether the client waits for 100 before it sends the body.
+    pub fn awaits_continue(&self) -> bool {
+        self.awaits_continue
     }
 
     /// Since when a head is coming in.

@@ -107,6 +107,8 @@ pub struct Http2 {
     pub settings_seen: bool,
     pub guard: Guard,
     pub queue: Queue,
+    /// When a silent client was asked whether it is there.
+    pub asked: Option<Moment>,
 }
 
 impl Http2 {
@@ -131,6 +133,7 @@ impl Http2 {
             settings_seen: false,
             guard: Guard::default(),
             queue: Queue::default(),
+            asked: None,
         }
     }
 

@@ -261,9 +261,12 @@ impl Engine {
         let mut due = match c.role {
             Role::Upstream { connecting: true, .. } => c.opened + limits.connect_timeout,
             Role::Upstream { .. } => c.active.max(c.opened) + limits.upstream_idle_timeout,
-            Role::Downstream { .. } if self.is_mute(c) => c.opened + limits.head_timeout,
-            Role::Downstream { .. } => c.active + limits.idle_timeout,
+            Role::Downstream { .. } if c.asleep => c.active.max(c.looked) + limits.idle_timeout,
+            Role::Downstream { .. } => self.now + limits.look_interval(),
         };
+        if c.is_downstream() && self.is_mute(c) {
+            due = due.min(c.opened + limits.head_timeout);
+        }
         if let Codec::Http2(http2) = &c.codec
             && let Some(assembly) = &http2.assembly
         {
@@ -336,34 +339,45 @@ impl Engine {
         {
             return self.on_head_timeout(c);
         }
-        let owed = match &c.codec {
-            Codec::Http1(http1) => http1
-                .owed_body()
-                .filter(|index| !self.streams[*index].legs[DOWN].sent_head),
-            Codec::Http2(_) | Codec::Detecting => None,
-        };
-        if let Some(index) = owed {
-            if self.now >= c.active + self.limits.idle_timeout {
-                return self.on_body_timeout(c, index);
-            }
-        } else if c.streams > 0 {
+        match c.side() {
+            Side::Upstream => self.on_upstream_timer(c),
+            Side::Downstream => self.on_downstream_timer(c),
+        }
+    }
+
+    fn on_upstream_timer(&mut self, c: &mut Connection) {
+        if c.streams > 0 {
             c.active = c.active.max(self.now);
         }
-        if self.due(c) <= self.now {
+        if self.due(c) > self.now {
+            return self.arm_timer(c);
+        }
+        if let Codec::Http2(http2) = &mut c.codec {
+            http2.shrink();
+        }
+        self.retire(c);
+    }
+
+    fn on_downstream_timer(&mut self, c: &mut Connection) {
+        let mute = self.is_mute(c) && self.now >= c.opened + self.limits.head_timeout;
+        let unused = c.streams == 0 && self.now >= c.active.max(c.looked) + self.limits.idle_timeout;
+        if mute || unused {
             if let Codec::Http2(http2) = &mut c.codec {
                 http2.shrink();
             }
-            return self.retire_or_close(c);
+            return self.farewell_and_close(c);
         }
+        if c.streams > 0 {
+            self.look_at_streams(c);
+            if c.dead || c.closing != Closing::No {
+                return;
+            }
+            if !self.ask_for_life(c) {
+                return self.kill(c, true);
+            }
+        }
+        c.asleep = c.streams == 0;
         self.arm_timer(c);
-    }
-
-    /// Idle for too long, or silent from the beginning.
-    fn retire_or_close(&mut self, c: &mut Connection) {
-        match c.side() {
-            Side::Upstream => self.retire(c),
-            Side::Downstream => self.farewell_and_close(c),
-        }
     }
 
     /// Takes a connection out of its slot, lets `act` work on it, and puts it back unless it died.

@@ -6,6 +6,7 @@ use super::stream::{DOWN, UP};
 use crate::grpc;
 use crate::head::facts::Method;
 use crate::head::{FieldList, Token};
+use crate::limits::Limits;
 use gateway_core::decide::Reply;
 use gateway_core::fault::Fault;
 use gateway_core::ids::RuleId;
@@ -49,16 +50,19 @@ impl Engine {
         if stream.grpc {
             stream.status = 200;
             stream.grpc_status = Some(u32::from(fault.grpc_code()));
-            grpc::reply(&mut fields, fault.grpc_code(), explain(fault).trim_end());
+            let text = explain_limit(fault, &stream.head, &self.limits, &mut self.limit_text);
+            grpc::reply(&mut fields, fault.grpc_code(), text.trim_end());
             return self.send_reply(c, index, fields, b"");
         }
         stream.status = status;
-        let text = explain(fault);
+        let mut limit_text = std::mem::take(&mut self.limit_text);
+        let text = explain_limit(fault, &stream.head, &self.limits, &mut limit_text);
         fields.push_status(status);
         fields.push_known(Token::CONTENT_TYPE, b"text/plain; charset=utf-8");
         let mut digits = [0; 3];
         fields.push_known(Token::CONTENT_LENGTH, small_decimal(text.len(), &mut digits));
         self.send_reply(c, index, fields, text.as_bytes());
+        self.limit_text = limit_text;
     }
 
     /// The rule is known: local answers of a GRPCRoute are gRPC statuses whatever the content type.
@@ -115,8 +119,10 @@ fn explain(fault: Fault) -> &'static str {
     match fault {
         Fault::BadRequest => "malformed request\n",
         Fault::HeadTooLarge => "request header fields too large\n",
+        Fault::TargetTooLong => "request target too long\n",
         Fault::ClientGone => "client went away\n",
         Fault::RequestTimeout => "the request did not arrive in time\n",
+        Fault::Stalled => "nothing moved for too long\n",
         Fault::Misdirected => "this connection is not for this host: open another one\n",
         Fault::NoRoute => "no route for this host, path and method\n",
         Fault::Broken => "the route's destination is not configured correctly\n",
@@ -131,6 +137,24 @@ fn explain(fault: Fault) -> &'static str {
         Fault::Overloaded => "the gateway is overloaded\n",
         Fault::Internal => "internal error\n",
     }
+}
+
+/// The same, and where it is a limit that was passed, its setting and value: nobody shall have to guess it.
+fn explain_limit<'a>(fault: Fault, head: &FieldList, limits: &Limits, into: &'a mut String) -> &'a str {
+    use std::fmt::Write;
+    let (max, what) = if fault == Fault::TargetTooLong {
+        (limits.target_bytes_max, "bytes (limits.targetBytes)")
+    } else if fault != Fault::HeadTooLarge {
+        return explain(fault);
+    } else if head.is_too_many() {
+        (limits.fields_max, "fields (limits.fields)")
+    } else {
+        (limits.head_bytes_max, "bytes (limits.headBytes)")
+    };
+    into.clear();
+    // Writing to a string cannot fail.
+    let _ = writeln!(into, "{}: more than {max} {what}", explain(fault).trim_end());
+    into
 }
 
 /// A number below 1,000 in decimal.

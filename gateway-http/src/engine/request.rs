@@ -166,6 +166,9 @@ impl Engine {
             (Method::Connect, _) | (_, None) => return Err(Fault::BadRequest),
             (_, Some(target)) => target,
         };
+        if target.len() > self.limits.target_bytes_max {
+            return Err(Fault::TargetTooLong);
+        }
         let authority = head.get(Token::AUTHORITY).unwrap_or_default();
         if authority != self.authority || authority.is_empty() {
             self.authority.clear();

@@ -14,6 +14,7 @@
 //! * A stream ends exactly once, in `finish.rs`; there its outcome is made and both legs have left their connections.
 
 use super::ConnId;
+use super::pace::Pace;
 use super::timer::TimerId;
 use crate::head::FieldList;
 use crate::head::facts::Method;
@@ -138,6 +139,7 @@ pub struct Stream {
     pub replayable: bool,
     /// Waiting bytes that go upstream once more: their sender already got its credit for them.
     pub replayed: usize,
+    pub pace: Pace,
     pub facts: Facts,
 }
 
@@ -169,6 +171,7 @@ impl Default for Stream {
             replay: Vec::new(),
             replayable: false,
             replayed: 0,
+            pace: Pace::default(),
             facts: Facts::default(),
         }
     }
@@ -202,6 +205,11 @@ impl Stream {
     pub fn legs_from(&mut self, from: usize) -> (&mut Leg, &mut Leg) {
         let [down, up] = &mut self.legs;
         if from == DOWN { (down, up) } else { (up, down) }
+    }
+
+    /// Body bytes of the response that the client's connection took.
+    pub fn taken(&self) -> u64 {
+        self.bytes_down.saturating_sub(self.legs[DOWN].pending_len() as u64)
     }
 
     /// Which leg lies on this connection.

@@ -78,6 +78,7 @@ pub fn read_request(
     let mut scan = Scan::default();
     scan.take_all(parsed.headers, list, limits)?;
     settle_host(&scan, target, version, list)?;
+    scan.fits(len, list, limits)?;
     let framing = scan.request_framing(version)?;
     scan.length.tidy(list);
     scan.finish_fields(parsed.headers, list)?;
@@ -129,6 +130,7 @@ pub fn read_response(
         status,
         content_length: scan.length.value,
     };
+    scan.fits(len, list, limits)?;
     let framing = scan.response_framing(version, facts, request)?;
     scan.length.tidy(list);
     scan.finish_fields(parsed.headers, list)?;
@@ -157,7 +159,7 @@ fn complete(status: httparse::Result<usize>, bytes: &[u8], limits: SectionLimits
         Ok(Status::Complete(len)) => Ok(Some(len)),
         Ok(Status::Partial) if bytes.len() >= limits.size_max => Err(Rejected::TooLarge),
         Ok(Status::Partial) => Ok(None),
-        Err(httparse::Error::TooManyHeaders) => Err(Rejected::TooLarge),
+        Err(httparse::Error::TooManyHeaders) => Err(Rejected::TooMany),
         Err(_) => Err(Malformed::Syntax.into()),
     }
 }

@@ -273,6 +273,10 @@ tunables! {
     "timeouts.stall" stall_timeout: Time, 1, YEAR_MS, "a connection whose peer takes nothing of what is written to it";
     "timeouts.head" head_timeout: Time, 1, YEAR_MS, "from accept, or a head's first byte, to its end";
     "timeouts.fieldBlock" block_timeout: Time, 1, YEAR_MS, "from HEADERS to the last CONTINUATION of its field block";
+    "timeouts.body" body_timeout: Time, 10, YEAR_MS, "a request's body that comes slower than limits.bodyBytesPerSecond, until the response begins; not of gRPC";
+    "limits.bodyBytesPerSecond" body_bytes_per_second_min: Count("bytes per second"), 0, MANY, "below it a body that is owed, or a response that waits, stands still";
+    "timeouts.streamIdle" stream_idle_timeout: Time, 10, YEAR_MS, "a stream on which nothing moves, without a timeout of its own; not of gRPC";
+    "timeouts.pingAfter" ping_after: Time, 10, YEAR_MS, "an HTTP/2 client with streams that is silent is sent PING, and closed 20s later";
     "timeouts.upstreamIdle" upstream_idle_timeout: Time, 1, YEAR_MS, "an upstream connection without a stream";
     "limits.upstreamIdleConnections" upstream_idle_max: Count("connections"), 0, MANY, "HTTP/1.1 keep-alive connections kept per endpoint";
     "timeouts.goawayPause" goaway_pause: Time, 0, YEAR_MS, "between the first GOAWAY and the one with the last stream id";

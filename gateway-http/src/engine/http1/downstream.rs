@@ -135,6 +135,10 @@ impl Engine {
         let fault = match rejected {
             Rejected::Malformed(_) | Rejected::NotImplemented => Fault::BadRequest,
             Rejected::TooLarge => Fault::HeadTooLarge,
+            Rejected::TooMany => {
+                fields.mark_too_many();
+                Fault::HeadTooLarge
+            }
         };
         self.refuse_request(c, fields, fault, rejected.status());
     }
@@ -164,11 +168,10 @@ impl Engine {
         self.lists.put(&mut fields);
     }
 
-    /// Nothing of the body came for `idle_timeout`, and nothing was answered.
-    pub(in crate::engine) fn on_body_timeout(&mut self, c: &mut Connection, index: u32) {
+    /// The body did not come, or no answer to it.
+    pub(in crate::engine) fn on_body_timeout(&mut self, c: &mut Connection, index: u32, fault: Fault) {
         c.http1().persistence = Persistence::Close;
-        self.leave_upstream(c, index, crate::h2::frame::ErrorCode::Cancel);
-        self.fail(c, index, Fault::RequestTimeout);
+        self.fail(c, index, fault);
         Self::close_after_flush(c, &mut self.turn);
     }
 
@@ -184,7 +187,7 @@ impl Engine {
         self.leave_upstream(c, index, crate::h2::frame::ErrorCode::Cancel);
         let fault = match rejected {
             Rejected::Malformed(_) | Rejected::NotImplemented => Fault::BadRequest,
-            Rejected::TooLarge => Fault::HeadTooLarge,
+            Rejected::TooLarge | Rejected::TooMany => Fault::HeadTooLarge,
         };
         self.fail(c, index, fault);
         Self::close_after_flush(c, &mut self.turn);

@@ -3,7 +3,7 @@
 use crate::h1::{Framing, Persistence, Rejected, Version};
 use crate::h2::hpack::SectionLimits;
 use crate::head::facts::{ContentLength, Malformed, Method, ResponseFacts, is_grpc};
-use crate::head::{FieldList, Token};
+use crate::head::{ENTRY_OVERHEAD, FieldList, Token};
 use httparse::Header;
 
 /// Most options in `connection`; each is compared with every field.
@@ -23,6 +23,8 @@ pub(super) struct Scan {
     keep_alive: bool,
     /// `connection` names fields.
     names_fields: bool,
+    /// Size of the fields of the connection, which are not in the list.
+    dropped_bytes: usize,
 }
 
 /// What `transfer-encoding` says.
@@ -43,9 +45,6 @@ impl Scan {
         list: &mut FieldList,
         limits: SectionLimits,
     ) -> Result<(), Rejected> {
-        if headers.len() > limits.fields_max {
-            return Err(Rejected::TooLarge);
-        }
         for header in headers {
             list.push_parsed(header.name.as_bytes(), header.value);
             let Some(field) = list.fields().last() else { continue };
@@ -54,14 +53,30 @@ impl Scan {
             }
             self.take(field.token(), header.value)?;
             if field.token().is_connection_specific() || field.token() == Token::TE {
+                self.dropped_bytes += field.size();
                 list.pop();
             }
+        }
+        // `host` becomes a pseudo-field, or is one more than the target already had.
+        if headers.len() > limits.fields_max + (self.hosts as usize).min(1) {
+            return Err(Rejected::TooMany);
         }
         // Only a name or a value of 64 KiB is left out, and those are over any limit.
         if list.is_too_large() {
             Err(Rejected::TooLarge)
         } else {
             Ok(())
+        }
+    }
+
+    /// Whether the finished section is as small as `limits` want it, in HTTP/2's measure (RFC 9113 10.5.1): one limit
+    /// for every version. `raw` bytes of head cannot be more than that and what each field adds.
+    pub(super) fn fits(&self, raw: usize, list: &FieldList, limits: SectionLimits) -> Result<(), Rejected> {
+        let most = raw + ENTRY_OVERHEAD * (list.len() + 1) + self.dropped_bytes;
+        if most <= limits.size_max || list.section_size() + self.dropped_bytes <= limits.size_max {
+            Ok(())
+        } else {
+            Err(Rejected::TooLarge)
         }
     }
 

@@ -59,8 +59,13 @@ impl Decoder {
         while at < block.len() {
             size += self.field(block, &mut at, into)?;
             if size > limits.size_max || into.len() > limits.fields_max {
+                let many = into.len() > limits.fields_max;
                 into.pop();
-                into.mark_too_large();
+                if many {
+                    into.mark_too_many();
+                } else {
+                    into.mark_too_large();
+                }
                 return self.decode_rest(block, at, size);
             }
         }
