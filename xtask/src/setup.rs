@@ -4,6 +4,8 @@
 //! removed package is noticed. Only the kernel programs' toolchain may be missing; everything else stops with instructions.
 
 mod apt;
+pub mod go;
+mod h2spec;
 mod linker;
 mod python;
 
@@ -66,6 +68,7 @@ pub fn ensure(needs: &[Need]) -> Result<Ebpf, Failure> {
     }
     if needs.contains(&Need::Test) {
         python::ensure()?;
+        h2spec::ensure()?;
     }
     Ok(ebpf)
 }

@@ -7,6 +7,7 @@
 //! | `SLUICE_BIN` | the daemon, profile `lab` |
 //! | `SLUICE_BPF` | the kernel programs' object; unset where it cannot be built |
 //! | `SLUICE_PYTHON` | a Python with grpcio, scapy and h2 |
+//! | `SLUICE_H2SPEC` | h2spec |
 //!
 //! A test that cannot run here is no `#[ignore]` but prints libtest's own words, `test NAME ... ignored, REASON`, and is
 //! counted as skipped.
@@ -29,7 +30,7 @@ const PURE: &[&str] = &[
     "xtask",
 ];
 const RIM: &[&str] = &["gateway-userspace", "gateway-tests"];
-const VARIABLES: &str = "SLUICE_BIN,SLUICE_BPF,SLUICE_PYTHON,RUST_BACKTRACE,CI";
+const VARIABLES: &str = "SLUICE_BIN,SLUICE_BPF,SLUICE_PYTHON,SLUICE_H2SPEC,RUST_BACKTRACE,CI";
 
 pub fn verb(args: &[String]) -> Result<(), Failure> {
     let ebpf = run::prepare(&[Need::Build, Need::Ebpf, Need::Lab, Need::Test])?;
@@ -39,6 +40,7 @@ pub fn verb(args: &[String]) -> Result<(), Failure> {
     let mut environment = vec![
         ("SLUICE_BIN".to_owned(), binary.display().to_string()),
         ("SLUICE_PYTHON".to_owned(), tools::python().display().to_string()),
+        ("SLUICE_H2SPEC".to_owned(), tools::h2spec().display().to_string()),
     ];
     if ebpf == Ebpf::Ready {
         environment.push(("SLUICE_BPF".to_owned(), ebpf::object().display().to_string()));

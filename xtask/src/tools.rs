@@ -12,6 +12,8 @@ pub const BPF_LINKER: &str = "0.13.0";
 pub const LLVM: &str = "22";
 /// Where Debian puts it.
 pub const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+/// The conformance tests of HTTP/2 (a Go module; its own dependencies are in `setup/h2spec/go.sum`).
+pub const H2SPEC: &str = "v2.2.1+incompatible";
 /// What the tests' Python peers are made of.
 pub const PYTHON_PACKAGES: &[&str] = &["grpcio==1.85.1", "grpcio-tools==1.85.1", "scapy==2.8.0", "h2==4.4.1"];
 
@@ -32,6 +34,11 @@ pub fn folder() -> PathBuf {
 /// The pinned bpf-linker, whether it is there yet or not.
 pub fn bpf_linker() -> PathBuf {
     folder().join(linker_folder()).join("bin/bpf-linker")
+}
+
+/// The pinned h2spec, whether it is there yet or not.
+pub fn h2spec() -> PathBuf {
+    folder().join("h2spec-2.2.1/h2spec")
 }
 
 /// The Python that has [`PYTHON_PACKAGES`].
