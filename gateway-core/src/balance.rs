@@ -22,6 +22,8 @@ use turn::Cursor;
 pub struct Balancers {
     worker: u16,
     rules: Vec<Shares>,
+    /// By rule: what each of its mirrors has saved up for its next copy.
+    mirrors: Vec<Vec<u32>>,
     services: Vec<Cursor>,
     endpoints: Vec<EndpointState>,
 }
@@ -49,6 +51,22 @@ impl Balancers {
             [only] => (only.weight > 0).then_some(0),
             _ => at(&mut self.rules, rule.index())?.next(destinations),
         }
+    }
+
+    /// Whether this request of a rule is one of the `numerator` in `denominator` that its mirror `index` copies; they
+    /// are spread evenly.
+    pub fn mirrors(&mut self, rule: RuleId, index: usize, numerator: u32, denominator: u32) -> bool {
+        let Some(saved) = at(&mut self.mirrors, rule.index()) else {
+            return false;
+        };
+        if saved.len() <= index {
+            saved.resize(index + 1, 0);
+        }
+        let credit = u64::from(saved[index]) + u64::from(numerator.min(denominator));
+        let due = credit >= u64::from(denominator) && denominator > 0;
+        let left = if due { credit - u64::from(denominator) } else { credit };
+        saved[index] = u32::try_from(left).unwrap_or(0);
+        due
     }
 
     /// An endpoint of a service by its policy, skipping `not` and those left out after a failure; when every one is

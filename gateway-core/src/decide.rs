@@ -9,6 +9,7 @@
 use crate::balance::Balancers;
 use crate::fault::Refusal;
 use crate::filter;
+use crate::filter::cors::{AnswerFields, Preflight};
 use crate::ids::{EndpointId, ListenerId, RuleId};
 use crate::ir::{Filter, Recognise, Timeouts, UpstreamProtocol};
 use crate::snapshot::{
@@ -60,6 +61,15 @@ pub enum Reply {
         status: u16,
         location: String,
     },
+    /// The CORS filter of the rule that the actual request would meet answered a preflight.
+    Preflight { rule: RuleId, fields: AnswerFields },
+}
+
+/// Where a copy of a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorTo {
+    pub endpoint: EndpointId,
+    pub protocol: UpstreamProtocol,
 }
 
 /// Decides over one snapshot with one worker's balancer state.
@@ -84,10 +94,52 @@ impl Decide<'_> {
         head: &RequestHead<'_, F>,
         now: Moment,
     ) -> Result<Forward, Reply> {
+        if head.method == b"OPTIONS"
+            && let Some(answer) = self.preflight(listener, head)
+        {
+            return Err(answer);
+        }
         let matched = Matched::find(self.snapshot, listener, head)?; // 404
         let admitted = matched.admit(head)?; // 3xx; limits and authorization once they exist
         let picked = admitted.pick(self.snapshot, self.balancers, head, now)?; // 500, 503
         Ok(picked.forward(now))
+    }
+
+    /// The answer to a CORS preflight: by the rule that the request it asks about would meet (Fetch, "CORS protocol").
+    /// `None`: not a preflight, or no rule of ours answers it.
+    fn preflight<F: Fields>(&self, listener: ListenerId, head: &RequestHead<'_, F>) -> Option<Reply> {
+        let asked = Preflight {
+            origin: head.fields.field(b"origin")?,
+            method: head.fields.field(b"access-control-request-method")?,
+            headers: head.fields.field(b"access-control-request-headers"),
+        };
+        let actual = RequestHead {
+            method: asked.method,
+            ..*head
+        };
+        let matched = Matched::find(self.snapshot, listener, &actual).ok()?;
+        let cors = filter::cors(&matched.rule.filters)?;
+        Some(Reply::Preflight {
+            rule: matched.rule.id,
+            fields: cors.preflight(&asked),
+        })
+    }
+
+    /// Where the mirror `index` of a rule sends a copy of this request; `None` when it is not this one's turn or no
+    /// endpoint is there. The share is exact over each round of `denominator` requests of this worker.
+    pub fn mirror(&mut self, rule: RuleId, index: usize, now: Moment) -> Option<MirrorTo> {
+        let mirror = self.snapshot.rule(rule)?.mirrors.get(index)?;
+        if !self
+            .balancers
+            .mirrors(rule, index, mirror.numerator, mirror.denominator)
+        {
+            return None;
+        }
+        let service = self.snapshot.service(mirror.to)?;
+        Some(MirrorTo {
+            endpoint: self.balancers.pick(service, &[], now)?,
+            protocol: mirror.protocol,
+        })
     }
 
     /// Another endpoint for a request that was provably not processed by `not`; `None` when there is none. `self` must

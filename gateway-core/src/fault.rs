@@ -72,6 +72,8 @@ pub enum Fault {
     /// Downstream: the name asked for in the handshake and the request's authority belong to different listeners
     /// (RFC 9110 15.5.20, GEP-3567).
     Misdirected,
+    /// Downstream: the body, or a gRPC message in it, is larger than the limit.
+    BodyTooLarge,
     /// Configuration: no route.
     NoRoute,
     /// Configuration: the destination is broken.
@@ -91,6 +93,8 @@ pub enum Fault {
     ConnectionLost,
     /// Upstream: what it sent is no valid response.
     BadResponse,
+    /// Upstream: it sent a gRPC message larger than the limit.
+    MessageTooLarge,
     /// The deadline passed (route timeout or `grpc-timeout`).
     DeadlineExceeded,
     /// The gateway is out of room for it.
@@ -109,9 +113,10 @@ impl Fault {
             Fault::ClientGone => 499,
             Fault::RequestTimeout | Fault::Stalled => 408,
             Fault::Misdirected => 421,
+            Fault::BodyTooLarge => 413,
             Fault::NoRoute => 404,
             Fault::Broken | Fault::Internal => 500,
-            Fault::BadResponse => 502,
+            Fault::BadResponse | Fault::MessageTooLarge => 502,
             Fault::NoEndpoint
             | Fault::ConnectFailed
             | Fault::TlsFailed
@@ -131,7 +136,11 @@ impl Fault {
             Fault::RequestTimeout | Fault::Stalled | Fault::DeadlineExceeded => 4,
             Fault::NoRoute | Fault::Misdirected => 12,
             // As gRPC's own peers answer metadata that is too large.
-            Fault::HeadTooLarge | Fault::TargetTooLong | Fault::Overloaded => 8,
+            Fault::HeadTooLarge
+            | Fault::TargetTooLong
+            | Fault::BodyTooLarge
+            | Fault::MessageTooLarge
+            | Fault::Overloaded => 8,
             Fault::Broken
             | Fault::NoEndpoint
             | Fault::ConnectFailed
@@ -145,7 +154,7 @@ impl Fault {
     /// Envoy's response flag for the access log.
     pub const fn flag(self) -> &'static str {
         match self {
-            Fault::BadRequest | Fault::HeadTooLarge | Fault::TargetTooLong => "DPE",
+            Fault::BadRequest | Fault::HeadTooLarge | Fault::TargetTooLong | Fault::BodyTooLarge => "DPE",
             Fault::ClientGone => "DC",
             Fault::RequestTimeout | Fault::Stalled => "SI",
             Fault::NoRoute | Fault::Misdirected => "NR",
@@ -154,7 +163,7 @@ impl Fault {
             Fault::ConnectFailed | Fault::TlsFailed => "UF",
             Fault::Refused | Fault::Reset => "UR",
             Fault::ConnectionLost => "UC",
-            Fault::BadResponse => "UPE",
+            Fault::BadResponse | Fault::MessageTooLarge => "UPE",
             Fault::DeadlineExceeded => "UT",
             Fault::Overloaded => "UO",
             Fault::Internal => "LR",
@@ -172,12 +181,14 @@ impl Fault {
             | Fault::RequestTimeout
             | Fault::Stalled
             | Fault::Misdirected
+            | Fault::BodyTooLarge
             | Fault::NoRoute
             | Fault::Broken
             | Fault::NoEndpoint
             | Fault::Reset
             | Fault::ConnectionLost
             | Fault::BadResponse
+            | Fault::MessageTooLarge
             | Fault::DeadlineExceeded
             | Fault::Overloaded
             | Fault::Internal => false,
@@ -194,6 +205,7 @@ impl Fault {
             Fault::RequestTimeout => "request_timeout",
             Fault::Stalled => "stalled",
             Fault::Misdirected => "misdirected",
+            Fault::BodyTooLarge => "body_too_large",
             Fault::NoRoute => "no_route",
             Fault::Broken => "broken",
             Fault::NoEndpoint => "no_endpoint",
@@ -203,13 +215,14 @@ impl Fault {
             Fault::Reset => "reset",
             Fault::ConnectionLost => "connection_lost",
             Fault::BadResponse => "bad_response",
+            Fault::MessageTooLarge => "message_too_large",
             Fault::DeadlineExceeded => "deadline_exceeded",
             Fault::Overloaded => "overloaded",
             Fault::Internal => "internal",
         }
     }
 
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 21] = [
         Fault::BadRequest,
         Fault::HeadTooLarge,
         Fault::TargetTooLong,
@@ -217,6 +230,7 @@ impl Fault {
         Fault::RequestTimeout,
         Fault::Stalled,
         Fault::Misdirected,
+        Fault::BodyTooLarge,
         Fault::NoRoute,
         Fault::Broken,
         Fault::NoEndpoint,
@@ -226,6 +240,7 @@ impl Fault {
         Fault::Reset,
         Fault::ConnectionLost,
         Fault::BadResponse,
+        Fault::MessageTooLarge,
         Fault::DeadlineExceeded,
         Fault::Overloaded,
         Fault::Internal,

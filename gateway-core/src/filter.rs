@@ -1,12 +1,30 @@
 //! Filters as pure functions of a request; the codec applies the edits while it encodes.
 
-use crate::ir::{Filter, PathRewrite, Redirect};
+pub mod cors;
+
+use crate::ir::{Cors, Filter, PathRewrite, Redirect};
 
 /// The redirect among a rule's or a destination's filters.
 pub fn redirect(filters: &[Filter]) -> Option<&Redirect> {
     filters.iter().find_map(|filter| match filter {
         Filter::Redirect(redirect) => Some(redirect),
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
+        Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Rewrite(_)
+        | Filter::Cors(_)
+        | Filter::Mirror(_) => None,
+    })
+}
+
+/// The CORS filter among them.
+pub fn cors(filters: &[Filter]) -> Option<&Cors> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::Cors(cors) => Some(cors),
+        Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Rewrite(_)
+        | Filter::Redirect(_)
+        | Filter::Mirror(_) => None,
     })
 }
 

@@ -184,8 +184,20 @@ pub struct RulePlan {
     pub name: RuleName,
     pub kind: RouteKind,
     pub filters: Vec<Filter>,
+    /// Where copies of its requests go.
+    pub mirrors: Vec<MirrorPlan>,
     pub destinations: Vec<DestinationPlan>,
     pub timeouts: Timeouts,
+}
+
+/// A mirror that can be reached.
+#[derive(Debug)]
+pub struct MirrorPlan {
+    pub to: ServiceId,
+    pub protocol: UpstreamProtocol,
+    pub numerator: u32,
+    /// Never 0.
+    pub denominator: u32,
 }
 
 /// A share of a rule's traffic.

@@ -42,6 +42,7 @@ mod http2;
 mod idmap;
 mod leg;
 mod life;
+mod mirror;
 mod out;
 mod pace;
 pub mod path;
@@ -55,6 +56,7 @@ mod response;
 mod revisions;
 mod stream;
 mod timer;
+mod transform;
 mod upstream;
 mod view;
 
@@ -64,7 +66,7 @@ use self::finish::Finished;
 use self::out::Written;
 use self::pool::{Lists, Pool};
 use self::revisions::Revisions;
-use self::stream::{DOWN, Streams};
+use self::stream::{DOWN, Streams, UP};
 use self::timer::{Timed, TimerId, Wheel};
 use self::upstream::EndpointPool;
 use crate::head::FieldList;
@@ -190,6 +192,10 @@ pub struct Engine {
     keeps_outcomes: bool,
     metrics: Metrics,
     draining: bool,
+    /// Streams that are mirrors.
+    mirrors_live: usize,
+    /// Largest gRPC message from clients and from endpoints, bytes.
+    messages_max: [u32; 2],
     /// Bytes that `restore` gave back and `received` will see again.
     restored: usize,
     serial: u64,
@@ -205,10 +211,12 @@ pub struct Engine {
     texts: [String; 5],
     limit_text: String,
     indices: Vec<u32>,
+    scratch: Vec<u8>,
 }
 
 impl Engine {
     pub fn new(config: EngineConfig, snapshot: Arc<Snapshot>, now: Moment) -> Self {
+        let messages_max = transform::messages_max(config.limits.body_bytes_max, config.limits.grpc_message_bytes_max);
         Self {
             limits: config.limits.clone(),
             config,
@@ -224,6 +232,8 @@ impl Engine {
             keeps_outcomes: true,
             metrics: Metrics::default(),
             draining: false,
+            mirrors_live: 0,
+            messages_max,
             restored: 0,
             serial: 0,
             request_counter: 0,
@@ -236,6 +246,7 @@ impl Engine {
             texts: Default::default(),
             limit_text: String::new(),
             indices: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -544,6 +555,8 @@ impl Engine {
                     self.streams[index].timer = TimerId::NONE;
                     if let Some(conn) = self.streams[index].legs[DOWN].conn {
                         self.with(conn, |engine, c| engine.fail(c, index, Fault::DeadlineExceeded));
+                    } else if let Some(conn) = self.streams[index].legs[UP].conn {
+                        self.with(conn, |engine, c| engine.fail_mirror(c, index));
                     }
                 }
                 Timed::Connection(index) => self.with(ConnId(index), Engine::on_connection_timer),
@@ -560,7 +573,7 @@ impl Engine {
 
     /// Downstream connections and streams that are live.
     pub fn live(&self) -> (usize, usize) {
-        (self.downstream_len(), self.streams.live())
+        (self.downstream_len(), self.streams.live() - self.mirrors_live)
     }
 
     pub fn metrics(&self) -> &Metrics {

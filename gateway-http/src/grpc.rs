@@ -1,6 +1,9 @@
 //! What the gateway knows of gRPC over HTTP/2 (grpc/doc/PROTOCOL-HTTP2.md): the deadline a client sends, the status
 //! an answer ends with, and answers of its own.
 
+pub mod message;
+pub mod status;
+
 use crate::head::{FieldList, Token};
 use std::time::Duration;
 
@@ -84,7 +87,7 @@ pub fn format_timeout(timeout: Duration) -> TimeoutText {
 }
 
 /// The status that trailers, or a response without any other body, end with.
-pub fn status(trailers: &FieldList) -> Option<u32> {
+pub fn status_of(trailers: &FieldList) -> Option<u32> {
     let digits = trailers.get(Token::GRPC_STATUS)?;
     u32::try_from(crate::head::facts::decimal(digits)?).ok()
 }
@@ -95,6 +98,11 @@ pub fn reply(into: &mut FieldList, code: u8, message: &str) {
     debug_assert!(code <= 16, "no such gRPC status");
     into.push_status(200);
     into.push_known(Token::CONTENT_TYPE, b"application/grpc");
+    put_status(into, code, message);
+}
+
+/// `grpc-status` and `grpc-message`. `code`: 0 to 16.
+pub fn put_status(into: &mut FieldList, code: u8, message: &str) {
     let digits = [b'0' + code / 10 % 10, b'0' + code % 10];
     into.push_known(Token::GRPC_STATUS, if code < 10 { &digits[1..] } else { &digits });
     if !message.is_empty() {
@@ -180,7 +188,7 @@ mod tests {
             (b"grpc-message", b"no endpoint: 100%25 gone%0A"),
         ];
         assert_eq!(fields, want.map(|(name, value)| (name.to_vec(), value.to_vec())));
-        assert_eq!(status(&list), Some(14));
+        assert_eq!(status_of(&list), Some(14));
         assert!(list.fields().iter().all(|field| !field.is_bad()));
     }
 

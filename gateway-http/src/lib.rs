@@ -8,6 +8,7 @@
 pub mod engine;
 pub mod flood;
 pub mod grpc;
+pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod head;

@@ -96,6 +96,10 @@ pub struct Limits {
     pub goaway_pause: Duration,
     /// `grpc-timeout` longer than this is cut to it.
     pub grpc_timeout_max: Duration,
+    /// A request's body, bytes; of gRPC each message, not the whole stream. `None`: any.
+    pub body_bytes_max: Option<u64>,
+    /// A gRPC message in either direction, bytes. `None`: any.
+    pub grpc_message_bytes_max: Option<u32>,
 }
 
 impl Limits {
@@ -153,6 +157,8 @@ impl Default for Limits {
             upstream_idle_max: 256,
             goaway_pause: Duration::from_secs(1),
             grpc_timeout_max: Duration::from_secs(24 * 3600),
+            body_bytes_max: None,
+            grpc_message_bytes_max: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One worker's counters: plain words, merged when scraped.
 
+pub mod grpc;
+
 use crate::flood::Flood;
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId};
@@ -28,6 +30,10 @@ pub struct Metrics {
     /// By `Fault as usize`.
     pub faults: [u64; Fault::ALL.len()],
     pub retries_total: u64,
+    /// Copies of requests that were begun, given up because they lagged or there were too many, and not answered.
+    pub mirrors_total: u64,
+    pub mirrors_dropped_total: u64,
+    pub mirrors_failed_total: u64,
     /// Connections ended, by `Flood as usize`.
     pub floods: [u64; Flood::ALL.len()],
     /// Outcomes that nobody took in time: missing in the access log, not in these counters.
@@ -38,6 +44,7 @@ pub struct Metrics {
     pub endpoints: Vec<EndpointMetrics>,
     /// Indexed by `ListenerId`.
     pub listeners: Vec<ListenerMetrics>,
+    pub grpc: grpc::Methods,
 }
 
 /// One endpoint's share.

@@ -29,6 +29,8 @@ pub struct Outcome<'a> {
     pub status: u16,
     /// From the trailers or the trailers-only response.
     pub grpc_status: Option<u32>,
+    /// gRPC messages from and to the client; `None` when the call is no gRPC.
+    pub grpc_messages: Option<[u64; 2]>,
     pub fault: Option<Fault>,
     /// Body bytes from and to the client.
     pub bytes_received: u64,

@@ -248,5 +248,22 @@ fn filter(filter: &Filter) -> String {
             format!("redirect {status} scheme {scheme:?} hostname {hostname:?} path {path:?} port {port:?}")
         }
         Filter::Rewrite(Rewrite { hostname, path }) => format!("rewrite hostname {hostname:?} path {path:?}"),
+        Filter::Cors(Cors {
+            origins,
+            methods,
+            headers,
+            exposed,
+            credentials,
+            max_age_s,
+        }) => format!(
+            "cors origins {origins:?} methods {methods:?} headers {headers:?} exposed {exposed:?} credentials \
+             {credentials} max-age {max_age_s} s"
+        ),
+        Filter::Mirror(Mirror {
+            to,
+            protocol,
+            numerator,
+            denominator,
+        }) => format!("mirror {numerator} of {denominator} to {} over {protocol:?}", destination(to)),
     }
 }

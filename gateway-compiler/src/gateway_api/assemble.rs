@@ -3,7 +3,7 @@
 use super::gateway::Gateway;
 use super::listener::Listener;
 use super::route::Stream;
-use super::{Work, client_certificate, endpoints, matches};
+use super::{Work, client_certificate, endpoints, filters, matches};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::Subject;
 use crate::plane::{self, Choice, PlaneName, Protocol};
@@ -337,9 +337,10 @@ fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
                     .iter()
                     .flat_map(|scope| &scope.hosts)
                     .flat_map(|host| &host.rules);
-                rules
-                    .flat_map(|rule| &rule.destinations)
-                    .for_each(|share| note(&share.to.to));
+                for rule in rules {
+                    rule.destinations.iter().for_each(|share| note(&share.to.to));
+                    rule.filters.iter().filter_map(filters::mirrored).for_each(&mut note);
+                }
             }
         }
     }

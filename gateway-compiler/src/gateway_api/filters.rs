@@ -1,7 +1,15 @@
 //! Route filters to IR filters: one error case per way to be wrong.
 
+mod cors;
+mod mirror;
+
+pub(super) use self::cors::for_grpc as cors_for_grpc;
+pub(super) use self::mirror::{Mirrored, destination as mirrored};
+
 use super::hostname;
-use crate::objects::kinds::{HeaderFilterSpec, HeaderSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter};
+use crate::objects::kinds::{
+    HeaderFilterSpec, HeaderSpec, MirrorSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
+};
 use crate::status::reason;
 use gateway_core::ir::{FieldEdits, Filter, PathRewrite, Redirect, Rewrite};
 
@@ -36,8 +44,14 @@ fn bad(reason: &'static str, field: impl Into<String>, problem: impl Into<String
     }
 }
 
-/// Converts a list. `prefixes`: every match of the rule is a path prefix, so that it can be replaced.
-pub(super) fn convert(filters: &[RouteFilter], place: Place, prefixes: bool) -> Result<Vec<Filter>, BadFilter> {
+/// Converts a list. `prefixes`: every match of the rule is a path prefix, so that it can be replaced. `resolve` finds
+/// the Service of a mirror; the text is the reference's field below the filters'.
+pub(super) fn convert(
+    filters: &[RouteFilter],
+    place: Place,
+    prefixes: bool,
+    resolve: &mut dyn FnMut(&MirrorSpec, String) -> Mirrored,
+) -> Result<Vec<Filter>, BadFilter> {
     if filters.len() > FILTERS_MAX {
         return Err(bad(
             reason::UNSUPPORTED_VALUE,
@@ -48,7 +62,7 @@ pub(super) fn convert(filters: &[RouteFilter], place: Place, prefixes: bool) -> 
     }
     let mut converted: Vec<Filter> = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
-        let filter = one(filter, index, place, prefixes)?;
+        let filter = one(filter, index, place, prefixes, resolve)?;
         for earlier in &converted {
             if let Some(problem) = clash(earlier, &filter) {
                 let field = format!("[{index}]");
@@ -70,11 +84,26 @@ fn clash(a: &Filter, b: &Filter) -> Option<&'static str> {
         (Filter::Redirect(_), Filter::Rewrite(_)) | (Filter::Rewrite(_), Filter::Redirect(_)) => {
             Some("RequestRedirect and URLRewrite exclude each other")
         }
-        (Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Rewrite(_), _) => None,
+        (Filter::Cors(_), Filter::Cors(_)) => Some("CORS is given twice"),
+        (
+            Filter::RequestHeaders(_)
+            | Filter::ResponseHeaders(_)
+            | Filter::Redirect(_)
+            | Filter::Rewrite(_)
+            | Filter::Cors(_)
+            | Filter::Mirror(_),
+            _,
+        ) => None,
     }
 }
 
-fn one(filter: &RouteFilter, index: usize, place: Place, prefixes: bool) -> Result<Filter, BadFilter> {
+fn one(
+    filter: &RouteFilter,
+    index: usize,
+    place: Place,
+    prefixes: bool,
+    resolve: &mut dyn FnMut(&MirrorSpec, String) -> Mirrored,
+) -> Result<Filter, BadFilter> {
     let missing = |field: &str| {
         let problem = format!("the filter says type {} but has no {field}", filter.kind);
         bad(reason::UNSUPPORTED_VALUE, format!("[{index}]"), problem, "add it")
@@ -105,6 +134,14 @@ fn one(filter: &RouteFilter, index: usize, place: Place, prefixes: bool) -> Resu
         ("URLRewrite", Place::HttpRule) => {
             let spec = filter.url_rewrite.as_ref().ok_or_else(|| missing("urlRewrite"))?;
             rewrite(spec, &at("urlRewrite"), prefixes).map(Filter::Rewrite)
+        }
+        ("CORS", Place::HttpRule) => {
+            let spec = filter.cors.as_ref().ok_or_else(|| missing("cors"))?;
+            cors::convert(spec, &at("cors")).map(Filter::Cors)
+        }
+        ("RequestMirror", Place::HttpRule | Place::GrpcRule) => {
+            let spec = filter.request_mirror.as_ref().ok_or_else(|| missing("requestMirror"))?;
+            mirror::convert(spec, &at("requestMirror"), resolve).map(Filter::Mirror)
         }
         (kind, _) => {
             let problem = format!("the filter {kind} is not served here: the rule answers 500");
@@ -322,6 +359,10 @@ fn path_rewrite(spec: &PathModifierSpec, field: &str, prefixes: bool) -> Result<
 mod tests {
     use super::*;
 
+    fn convert(filters: &[RouteFilter], place: Place, prefixes: bool) -> Result<Vec<Filter>, BadFilter> {
+        super::convert(filters, place, prefixes, &mut |_, _| panic!("no mirror here"))
+    }
+
     fn header(kind: &str, name: &str, value: &str) -> RouteFilter {
         let edits = HeaderFilterSpec {
             set: vec![HeaderSpec {
@@ -364,7 +405,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_says_so() {
-        for kind in ["RequestMirror", "CORS", "ExtensionRef", "URLRewrite"] {
+        for kind in ["CORS", "ExtensionRef", "URLRewrite"] {
             let error = convert(&[header(kind, "x", "y")], Place::GrpcRule, true).unwrap_err();
             assert_eq!(
                 (error.reason, error.field.as_str()),

@@ -1,10 +1,12 @@
 //! HTTPRoute to rules.
 
-use super::filters::{self, Place};
+use super::filters::{self, Mirrored, Place};
 use super::route::{self, BACKENDS_MAX, Carries, MATCHES_MAX, RULES_MAX, Route, Verdict};
 use super::{Work, backend_ref, duration, matches};
 use crate::diagnostic::Severity;
-use crate::objects::kinds::{BackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, RouteFilter, RouteTimeouts};
+use crate::objects::kinds::{
+    BackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, MirrorSpec, RouteFilter, RouteTimeouts,
+};
 use crate::objects::{Kind, Object, Subject};
 use crate::status::reason;
 use gateway_core::ir::{
@@ -129,7 +131,19 @@ impl<'o> RuleParts<'o, '_> {
         verdict: &mut Verdict<'o>,
     ) -> (Vec<Filter>, Vec<Weighted<HttpDestination>>) {
         let prefixes = matches.iter().all(|m| matches!(m.path, PathMatch::Prefix(_)));
-        let filters = match filters::convert(self.filters, self.place, prefixes) {
+        let list = format!("{}.filters", self.field);
+        let mut resolve = |spec: &MirrorSpec, field: String| {
+            let backend = backend_ref::resolve(work, self.subject, &format!("{list}{field}"), &spec.backend_ref);
+            verdict.wishes.extend(backend.wish);
+            if verdict.unresolved.is_none() {
+                verdict.unresolved = backend.unresolved;
+            }
+            Mirrored {
+                to: backend.to,
+                protocol: self.protocol(backend.protocol),
+            }
+        };
+        let filters = match filters::convert(self.filters, self.place, prefixes, &mut resolve) {
             Ok(filters) => filters,
             Err(bad) => {
                 let at = format!("{}.filters{}", self.field, bad.field);
@@ -180,7 +194,11 @@ impl<'o> RuleParts<'o, '_> {
                 verdict.unresolved = found.unresolved;
             }
             let protocol = self.protocol(found.protocol);
-            match filters::convert(&backend.filters, Place::Backend, false) {
+            let mut nowhere = |_: &MirrorSpec, _: String| Mirrored {
+                to: found.to.clone(),
+                protocol,
+            };
+            match filters::convert(&backend.filters, Place::Backend, false, &mut nowhere) {
                 Ok(filters) => {
                     let to = HttpDestination {
                         to: found.to,

@@ -173,12 +173,8 @@ fn fields(kind: Kind) -> Fields {
         Kind::HttpRoute | Kind::GrpcRoute => (
             // A filter that is not served is refused by its type.
             &[
-                "spec.rules.filters.requestMirror",
-                "spec.rules.filters.cors",
                 "spec.rules.filters.externalAuth",
                 "spec.rules.filters.extensionRef",
-                "spec.rules.backendRefs.filters.requestMirror",
-                "spec.rules.backendRefs.filters.cors",
                 "spec.rules.backendRefs.filters.externalAuth",
                 "spec.rules.backendRefs.filters.extensionRef",
             ],

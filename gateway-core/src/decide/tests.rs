@@ -292,3 +292,71 @@ proptest! {
         prop_assert_eq!(run(), run());
     }
 }
+
+struct Listed(Vec<(&'static [u8], &'static [u8])>);
+
+impl Fields for Listed {
+    fn field(&self, name: &[u8]) -> Option<&[u8]> {
+        self.0.iter().find(|field| field.0 == name).map(|field| field.1)
+    }
+}
+
+#[test]
+fn a_preflight_is_answered_by_the_rule_of_the_request_it_asks_about() {
+    let mut rule = rule("HTTPRoute/default/a/0", "/", &[(1, to_service(ECHO))]);
+    rule.matches[0].method = Some("PUT".to_owned());
+    rule.filters.push(Filter::Cors(crate::ir::Cors {
+        origins: vec![crate::ir::OriginPattern::Any],
+        methods: vec!["PUT".to_owned()],
+        headers: vec![],
+        exposed: vec![],
+        credentials: false,
+        max_age_s: 5,
+    }));
+    let mut gateway = Gateway::of_rule(rule);
+    let listener = gateway.listener;
+    let mut ask = |method: &'static [u8], wanted: &'static [u8]| {
+        let fields = Listed(vec![
+            (b"origin", b"https://a.example"),
+            (b"access-control-request-method", wanted),
+        ]);
+        let head = RequestHead {
+            method,
+            host: "h",
+            path: b"/x",
+            query: None,
+            fields: &fields,
+        };
+        gateway.decide().request(listener, &head, Moment::ZERO)
+    };
+    let Decision::Reply(Reply::Preflight { fields, .. }) = ask(b"OPTIONS", b"PUT") else {
+        panic!("not answered")
+    };
+    assert!(fields.contains(&("access-control-allow-methods", "PUT".to_owned())));
+    assert_eq!(ask(b"OPTIONS", b"GET"), Decision::Reply(Reply::NoRoute));
+    assert!(matches!(ask(b"PUT", b"PUT"), Decision::Forward(_)));
+}
+
+#[test]
+fn a_mirror_copies_exactly_its_share() {
+    let mirror = |numerator, denominator| {
+        Filter::Mirror(crate::ir::Mirror {
+            to: to_service(ECHO),
+            protocol: crate::ir::UpstreamProtocol::H2c,
+            numerator,
+            denominator,
+        })
+    };
+    let mut rule = rule("HTTPRoute/default/a/0", "/", &[(1, to_service(ECHO))]);
+    rule.filters
+        .extend([mirror(1, 1), mirror(25, 100), mirror(0, 100), mirror(3, 7)]);
+    let mut gateway = Gateway::of_rule(rule);
+    let id = gateway.snapshot.rules.iter().flatten().next().unwrap().id;
+    let mut counts = [0; 5];
+    for _ in 0..700 {
+        for (index, count) in counts.iter_mut().enumerate() {
+            *count += u32::from(gateway.decide().mirror(id, index, Moment::ZERO).is_some());
+        }
+    }
+    assert_eq!(counts, [700, 175, 0, 300, 0]);
+}

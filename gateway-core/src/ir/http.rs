@@ -179,6 +179,44 @@ pub enum Filter {
     ResponseHeaders(FieldEdits),
     Redirect(Redirect),
     Rewrite(Rewrite),
+    Cors(Cors),
+    Mirror(Mirror),
+}
+
+/// Gateway API HTTPCORSFilter. In `methods` and `headers` the word `*` is whatever a preflight asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    pub origins: Vec<OriginPattern>,
+    pub methods: Vec<String>,
+    pub headers: Vec<String>,
+    /// Response fields that a page may read.
+    pub exposed: Vec<String>,
+    pub credentials: bool,
+    /// How long a browser may keep the answer to a preflight, seconds.
+    pub max_age_s: u32,
+}
+
+/// An origin to match (RFC 6454), lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginPattern {
+    Any,
+    Exact(String),
+    /// `https://*.example.com`: the scheme with its `://`, and what must follow at least one label.
+    Suffix {
+        scheme: String,
+        suffix: String,
+    },
+}
+
+/// Gateway API HTTPRequestMirrorFilter: a share of the requests goes to a second service too, whose answers are
+/// dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub to: Destination,
+    pub protocol: UpstreamProtocol,
+    /// `numerator` of `denominator` requests; the denominator is never 0.
+    pub numerator: u32,
+    pub denominator: u32,
 }
 
 /// Header edits in the order set, add, remove (Gateway API HTTPHeaderFilter). Names are lower case.

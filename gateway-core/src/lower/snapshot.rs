@@ -6,13 +6,13 @@
 use super::Ids;
 use crate::ids::{EndpointId, RuleId};
 use crate::ir::{
-    BalancePolicy, Destination, HttpRule, HttpRules, HttpScope, Ir, Plane, Readiness, Revision, Service, StreamRule,
-    StreamRules, Transport, UpstreamProtocol, Weighted,
+    BalancePolicy, Destination, Filter, HttpRule, HttpRules, HttpScope, Ir, Plane, Readiness, Revision, Service,
+    StreamRule, StreamRules, Transport, UpstreamProtocol, Weighted,
 };
 use crate::route::{HostIndex, HostTable};
 use crate::snapshot::{
-    DestinationPlan, DestinationTo, EndpointPlan, HttpPlan, ListenerPlan, RulePlan, ScopePlan, Serve, ServicePlan,
-    Snapshot, StreamPlan, StreamRulePlan,
+    DestinationPlan, DestinationTo, EndpointPlan, HttpPlan, ListenerPlan, MirrorPlan, RulePlan, ScopePlan, Serve,
+    ServicePlan, Snapshot, StreamPlan, StreamRulePlan,
 };
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -175,9 +175,31 @@ fn rule_plan(id: RuleId, rule: &HttpRule, ids: &Ids) -> RulePlan {
         name: rule.name.clone(),
         kind: rule.kind,
         filters: rule.filters.clone(),
+        mirrors: mirrors(&rule.filters, ids),
         destinations: rule.destinations.iter().map(destination).collect(),
         timeouts: rule.timeouts,
     }
+}
+
+/// A mirror whose service is not there is left out: its requests have an answer without it.
+fn mirrors(filters: &[Filter], ids: &Ids) -> Vec<MirrorPlan> {
+    let mirror = |filter: &Filter| match filter {
+        Filter::Mirror(mirror) => match &mirror.to {
+            Destination::Service(name) => Some(MirrorPlan {
+                to: ids.service(name)?,
+                protocol: mirror.protocol,
+                numerator: mirror.numerator,
+                denominator: mirror.denominator.max(1),
+            }),
+            Destination::Fail { .. } => None,
+        },
+        Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Redirect(_)
+        | Filter::Rewrite(_)
+        | Filter::Cors(_) => None,
+    };
+    filters.iter().filter_map(mirror).collect()
 }
 
 fn stream_plan(stream: &StreamRules, ids: &Ids) -> StreamPlan {

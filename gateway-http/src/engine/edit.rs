@@ -7,7 +7,7 @@ use super::path;
 use crate::grpc::TimeoutText;
 use crate::head::{FieldList, Token};
 use gateway_core::filter;
-use gateway_core::ir::{FieldEdits, Filter, Rewrite};
+use gateway_core::ir::{Cors, FieldEdits, Filter, Rewrite};
 use gateway_core::time::Moment;
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ impl Engine {
             match filter {
                 Filter::RequestHeaders(edits) => apply(edits, &mut self.edited),
                 Filter::Rewrite(to) => rewrite(to, usize::from(forward.prefix_len), &mut self.edited, &mut self.text),
-                // The one acts on responses, the other has answered.
-                Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+                // These act on responses, have answered, or are streams of their own.
+                Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Cors(_) | Filter::Mirror(_) => {}
             }
         }
         true
@@ -63,8 +63,21 @@ impl Engine {
         for filter in rule.filters.iter().chain(more) {
             match filter {
                 Filter::ResponseHeaders(edits) => apply(edits, fields),
-                Filter::RequestHeaders(_) | Filter::Rewrite(_) | Filter::Redirect(_) => {}
+                Filter::Cors(cors) => put_cors(cors, &stream.head, fields),
+                Filter::RequestHeaders(_) | Filter::Rewrite(_) | Filter::Redirect(_) | Filter::Mirror(_) => {}
             }
+        }
+    }
+
+    /// Lets pages of the rule's origins read a local answer.
+    pub(super) fn add_cors(&self, index: u32, fields: &mut FieldList) {
+        let stream = &self.streams[index];
+        let rule = stream
+            .revision
+            .zip(stream.facts.rule)
+            .and_then(|(revision, rule)| self.revisions.get(revision).rule(rule));
+        if let Some(cors) = rule.and_then(|rule| filter::cors(&rule.filters)) {
+            put_cors(cors, &stream.head, fields);
         }
     }
 }
@@ -90,6 +103,19 @@ fn apply(edits: &FieldEdits, fields: &mut FieldList) {
     }
     for name in &edits.remove {
         fields.remove_named(name.as_bytes());
+    }
+}
+
+/// What an answer says about other origins, in the place of what the endpoint may have said.
+fn put_cors(cors: &Cors, request: &FieldList, fields: &mut FieldList) {
+    let Some(origin) = request.get(Token::ORIGIN) else {
+        return;
+    };
+    for (name, value) in cors.answer(origin) {
+        match name {
+            "vary" => fields.push(name.as_bytes(), value.as_bytes()),
+            name => fields.set(name.as_bytes(), value.as_bytes()),
+        }
     }
 }
 

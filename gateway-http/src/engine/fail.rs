@@ -1,9 +1,10 @@
 //! What goes wrong with a stream: another endpoint when the request provably had no effect, else the client is told.
 
 use super::connection::{Codec, Connection};
-use super::reply::put_grpc_status;
+use super::reply::explain;
 use super::stream::{DOWN, TRIED_MAX, UP, Wait};
 use super::{Engine, at};
+use crate::grpc;
 use crate::h2::frame::ErrorCode;
 use gateway_core::decide::Decide;
 use gateway_core::fault::Fault;
@@ -15,6 +16,9 @@ impl Engine {
         if !self.streams[index].live {
             return;
         }
+        if self.streams[index].mirror {
+            return self.fail_mirror(c, index);
+        }
         self.leave_upstream(c, index, ErrorCode::Cancel);
         if fault.provably_unprocessed() && self.retry(c, index, fault) {
             return;
@@ -25,6 +29,11 @@ impl Engine {
             return self.reply_fault(c, index, fault, fault.http_status());
         }
         stream.fault = Some(fault);
+        if !down.sent_end && self.end_with_frame(c, index, fault) {
+            return;
+        }
+        let stream = &mut self.streams[index];
+        let down = &stream.legs[DOWN];
         if stream.grpc && !down.sent_end && self.send_grpc_trailers(c, index, fault) {
             return self.end_stream(c, index, ErrorCode::NoError);
         }
@@ -109,7 +118,7 @@ impl Engine {
             self.turn.mark(target);
         }
         // What waits for the client holds this connection up no longer.
-        let left = down.pending_len();
+        let left = down.owed(0);
         if left > 0 && !target.dead && target.credit(None, left, &self.limits, &mut self.pool) {
             self.turn.mark(target);
         }
@@ -134,7 +143,8 @@ impl Engine {
             0
         };
         let (source, dest) = stream.legs_from(1 - to);
-        let left = dest.pending_len().saturating_sub(again);
+        let left = dest.owed(again);
+        dest.surplus = 0;
         dest.pending_start = 0;
         self.pool.put(&mut dest.pending);
         if let Some(mut trailers) = dest.trailers.take() {
@@ -160,7 +170,7 @@ impl Engine {
         }
         stream.grpc_status = Some(u32::from(fault.grpc_code()));
         let mut fields = self.lists.take();
-        put_grpc_status(&mut fields, fault);
+        grpc::put_status(&mut fields, fault.grpc_code(), explain(fault).trim_end());
         target.send_trailers(leg, &fields, &mut self.pool);
         self.turn.mark(target);
         self.lists.put(&mut fields);
@@ -198,6 +208,9 @@ impl Engine {
         }
         stream.fault = Some(Fault::Reset);
         self.leave_upstream(c, index, ErrorCode::NoError);
+        if began && self.end_with_frame(c, index, Fault::Reset) {
+            return;
+        }
         self.end_stream(c, index, error);
     }
 }

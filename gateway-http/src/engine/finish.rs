@@ -23,6 +23,7 @@ pub struct Finished {
     attempts: u8,
     status: u16,
     grpc_status: Option<u32>,
+    grpc_messages: Option<[u64; 2]>,
     fault: Option<Fault>,
     bytes_received: u64,
     bytes_sent: u64,
@@ -57,11 +58,22 @@ impl Engine {
         let stream = &mut self.streams[index];
         self.timers.cancel(&mut stream.timer);
         self.pool.put(&mut stream.replay);
+        let mirrors = std::mem::take(&mut stream.mirrors);
+        if stream.mirror {
+            self.mirrors_live -= 1;
+            self.lists.put(&mut stream.head);
+            return self.streams.close(index);
+        }
         let facts = stream.facts;
         let (status, fault, took) = (stream.status, stream.fault, self.now.since(stream.started));
         self.metrics
             .request_finished(facts.listener, facts.endpoint, status, fault, took);
         let mut head = std::mem::take(&mut stream.head);
+        let messages = stream.counts.then(|| stream.messages.map(|messages| messages.count()));
+        if let (Some(messages), Some(_)) = (messages, facts.endpoint) {
+            let path = head.get(Token::PATH).unwrap_or_default();
+            self.metrics.grpc.finished(path, stream.grpc_status, messages);
+        }
         if self.keeps_outcomes && self.finished.len() < OUTCOMES_MAX {
             self.finished.push(Finished {
                 facts,
@@ -72,6 +84,7 @@ impl Engine {
                 attempts: stream.attempts,
                 status,
                 grpc_status: stream.grpc_status,
+                grpc_messages: messages,
                 fault,
                 bytes_received: stream.bytes_up,
                 bytes_sent: stream.bytes_down,
@@ -81,6 +94,9 @@ impl Engine {
             self.lists.put(&mut head);
         }
         self.streams.close(index);
+        if !mirrors.is_empty() {
+            self.leave_mirrors(c, mirrors);
+        }
     }
 
     fn leave_downstream(&mut self, c: &mut Connection, index: u32, error: ErrorCode) {
@@ -93,7 +109,7 @@ impl Engine {
             target.reset(leg, error, &mut self.pool);
             self.turn.mark(target);
         }
-        let left = up.pending_len().saturating_sub(stream.replayed);
+        let left = up.owed(stream.replayed);
         if left > 0 && !target.dead && target.credit(None, left, &self.limits, &mut self.pool) {
             self.turn.mark(target);
         }
@@ -128,6 +144,7 @@ impl Engine {
                 request_id: text(head, Token::X_REQUEST_ID, request_id),
                 status: done.status,
                 grpc_status: done.grpc_status,
+                grpc_messages: done.grpc_messages,
                 fault: done.fault,
                 bytes_received: done.bytes_received,
                 bytes_sent: done.bytes_sent,

@@ -13,7 +13,6 @@ use crate::head::FieldList;
 impl Engine {
     /// Body bytes came from leg `from`, whose connection is `c`. The codec has checked windows and content-length.
     pub(super) fn on_body(&mut self, c: &mut Connection, index: u32, from: usize, body: Body<'_>, end: bool) {
-        let key = self.streams.key(index);
         let stream = &mut self.streams[index];
         let len = body.bytes.len();
         if from == DOWN {
@@ -21,12 +20,37 @@ impl Engine {
         } else {
             stream.bytes_down += len as u64;
         }
+        if stream.detour {
+            return self.on_body_detour(c, index, from, body, end);
+        }
+        if stream.counts && stream.messages[from].scan(body.bytes, self.messages_max[from]).is_err() && !stream.unwanted
+        {
+            return self.refuse_body(c, index, from, len, end);
+        }
+        self.pass_body(c, index, from, body, end, len);
+    }
+
+    /// Sends body on, or lets it wait. `cost`: what it took of its sender's windows, its own length unless a
+    /// transform changed it.
+    #[inline]
+    pub(super) fn pass_body(
+        &mut self,
+        c: &mut Connection,
+        index: u32,
+        from: usize,
+        body: Body<'_>,
+        end: bool,
+        cost: usize,
+    ) {
+        let key = self.streams.key(index);
+        let stream = &mut self.streams[index];
+        let len = body.bytes.len();
         let unwanted = stream.unwanted && from == DOWN;
         let keeps = from == DOWN && stream.replayable;
         let (source, dest) = stream.legs_from(from);
         source.received_end |= end;
         if unwanted {
-            if c.credit(Some(source), len, &self.limits, &mut self.pool) {
+            if c.credit(Some(source), cost, &self.limits, &mut self.pool) {
                 self.turn.mark(c);
             }
             return self.finish_if_over(c, index);
@@ -47,14 +71,16 @@ impl Engine {
                     target.wait_in_ring(key);
                 }
             }
-            if sent > 0 && c.credit(Some(source), sent, &self.limits, &mut self.pool) {
-                self.turn.mark(c);
-            }
+        }
+        let credit = if sent == len { cost } else { sent.min(cost) };
+        if credit > 0 && c.credit(Some(source), credit, &self.limits, &mut self.pool) {
+            self.turn.mark(c);
         }
         if sent < len || (end && !dest.sent_end) {
             self.pool.arm(&mut dest.pending);
             dest.pending.extend_from_slice(&body.bytes[sent..]);
             dest.pending_end |= end;
+            dest.surplus += (cost - credit) as isize - (len - sent) as isize;
         }
         if keeps && sent > 0 {
             self.keep_for_replay(index, &body.bytes[..sent]);
@@ -68,11 +94,15 @@ impl Engine {
     pub(super) fn on_trailers(&mut self, c: &mut Connection, index: u32, from: usize, fields: &mut FieldList) {
         let stream = &mut self.streams[index];
         if from == UP {
-            stream.grpc_status = grpc::status(fields).or(stream.grpc_status);
+            stream.grpc_status = grpc::status_of(fields).or(stream.grpc_status);
         } else {
             // Trailers are not kept for another attempt.
             stream.replayable = false;
         }
+        if stream.detour && self.on_trailers_detour(c, index, from, fields) {
+            return;
+        }
+        let stream = &mut self.streams[index];
         let unwanted = stream.unwanted && from == DOWN;
         let (source, dest) = stream.legs_from(from);
         source.received_end = true;

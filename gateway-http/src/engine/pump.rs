@@ -73,9 +73,21 @@ impl Engine {
         // What was given back when it went upstream the first time is not given back again.
         let again = count.min(*replayed);
         *replayed -= again;
-        if let (true, Some(id)) = (count > again, source.conn) {
+        let mut credit = count - again;
+        if dest.surplus != 0 {
+            // Both are in bytes left; what is empty owes nothing.
+            let owed = (left - count - *replayed + credit).saturating_add_signed(dest.surplus);
+            let now = if all { owed } else { credit.min(owed) };
+            dest.surplus = if all {
+                0
+            } else {
+                dest.surplus + credit as isize - now as isize
+            };
+            credit = now;
+        }
+        if let (true, Some(id)) = (credit > 0, source.conn) {
             let origin = at(&mut self.connections, c, id);
-            if origin.credit(Some(source), count - again, &self.limits, &mut self.pool) {
+            if origin.credit(Some(source), credit, &self.limits, &mut self.pool) {
                 self.turn.mark(origin);
             }
             self.turn.settle_http1(origin, &self.limits);

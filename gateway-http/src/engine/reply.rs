@@ -39,6 +39,17 @@ impl Engine {
                 fields.push_known(Token::CONTENT_LENGTH, b"0");
                 self.send_reply(c, index, fields, b"");
             }
+            Reply::Preflight { rule, fields: answer } => {
+                self.adopt_rule(index, *rule);
+                self.streams[index].status = 200;
+                let mut fields = self.lists.take();
+                fields.push_status(200);
+                for (name, value) in answer {
+                    fields.push(name.as_bytes(), value.as_bytes());
+                }
+                fields.push_known(Token::CONTENT_LENGTH, b"0");
+                self.answer_head(c, index, fields, b"");
+            }
         }
     }
 
@@ -47,6 +58,15 @@ impl Engine {
         let stream = &mut self.streams[index];
         stream.fault = Some(fault);
         let mut fields = self.lists.take();
+        if let Some(web) = stream.web {
+            stream.status = 200;
+            stream.grpc_status = Some(u32::from(fault.grpc_code()));
+            let mut body = Vec::new();
+            web.reply(fault.grpc_code(), explain(fault).trim_end(), &mut fields, &mut body);
+            let mut digits = [0; 3];
+            fields.push_known(Token::CONTENT_LENGTH, small_decimal(body.len(), &mut digits));
+            return self.send_reply(c, index, fields, &body);
+        }
         if stream.grpc {
             stream.status = 200;
             stream.grpc_status = Some(u32::from(fault.grpc_code()));
@@ -74,11 +94,20 @@ impl Engine {
             .and_then(|revision| self.revisions.get(revision).rule(id))
         {
             stream.grpc |= rule.kind == RouteKind::Grpc;
+            stream.mirrored = !rule.mirrors.is_empty();
+            let kind = rule.kind;
+            self.adopt_transform(index, kind);
         }
     }
 
-    /// Sends a whole response; nobody upstream is waited for any more.
+    /// Sends a whole response that pages of other origins may read if their own answers are theirs to read.
     fn send_reply(&mut self, c: &mut Connection, index: u32, mut fields: FieldList, body: &[u8]) {
+        self.add_cors(index, &mut fields);
+        self.answer_head(c, index, fields, body);
+    }
+
+    /// Sends a whole response; nobody upstream is waited for any more.
+    fn answer_head(&mut self, c: &mut Connection, index: u32, mut fields: FieldList, body: &[u8]) {
         let stream = &mut self.streams[index];
         let body = if stream.method == Method::Head { b"" } else { body };
         stream.first_byte = Some(self.now);
@@ -104,18 +133,8 @@ impl Engine {
     }
 }
 
-/// `grpc-status` and `grpc-message`.
-pub fn put_grpc_status(fields: &mut FieldList, fault: Fault) {
-    let mut digits = [0; 3];
-    fields.push_known(
-        Token::GRPC_STATUS,
-        small_decimal(usize::from(fault.grpc_code()), &mut digits),
-    );
-    fields.push_known(Token::GRPC_MESSAGE, explain(fault).trim_end().as_bytes());
-}
-
 /// What the client is told; says whose fault it is and nothing about the inside.
-fn explain(fault: Fault) -> &'static str {
+pub fn explain(fault: Fault) -> &'static str {
     match fault {
         Fault::BadRequest => "malformed request\n",
         Fault::HeadTooLarge => "request header fields too large\n",
@@ -124,6 +143,7 @@ fn explain(fault: Fault) -> &'static str {
         Fault::RequestTimeout => "the request did not arrive in time\n",
         Fault::Stalled => "nothing moved for too long\n",
         Fault::Misdirected => "this connection is not for this host: open another one\n",
+        Fault::BodyTooLarge => "the body or a message in it is too large\n",
         Fault::NoRoute => "no route for this host, path and method\n",
         Fault::Broken => "the route's destination is not configured correctly\n",
         Fault::NoEndpoint => "no endpoint is ready\n",
@@ -133,6 +153,7 @@ fn explain(fault: Fault) -> &'static str {
         Fault::Reset => "the endpoint reset the request\n",
         Fault::ConnectionLost => "the connection to the endpoint was lost\n",
         Fault::BadResponse => "the endpoint sent an invalid response\n",
+        Fault::MessageTooLarge => "the endpoint sent a message that is too large\n",
         Fault::DeadlineExceeded => "deadline exceeded\n",
         Fault::Overloaded => "the gateway is overloaded\n",
         Fault::Internal => "internal error\n",

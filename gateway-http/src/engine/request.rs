@@ -36,6 +36,9 @@ impl Engine {
             Ok(Decision::Forward(forward)) => {
                 self.complete_for_upstream(c, index, forward.tls);
                 self.adopt_rule(index, forward.rule);
+                if self.limit_body(index) {
+                    return self.fail(c, index, Fault::BodyTooLarge);
+                }
                 let stream = &mut self.streams[index];
                 stream.forward = Some(forward);
                 stream.replayable = true;
@@ -48,6 +51,9 @@ impl Engine {
                 };
                 if let Some(deadline) = stream.deadline {
                     stream.timer = self.timers.set(deadline, super::timer::Timed::Stream(index));
+                }
+                if self.streams[index].mirrored {
+                    self.open_mirrors(c, index);
                 }
                 self.dispatch(c, index);
             }
@@ -102,6 +108,7 @@ impl Engine {
         stream.revision = Some(self.revisions.acquire());
         std::mem::swap(&mut stream.head, fields);
         *fields = self.lists.take();
+        self.recognise_web(index, &facts);
         self.metrics.request_started(listener);
         self.complete_for_log(index);
         index

@@ -18,6 +18,9 @@ impl Engine {
         facts: ResponseFacts,
         end: bool,
     ) {
+        if self.streams[index].mirror {
+            return self.on_mirror_response(c, index, facts, end);
+        }
         if facts.is_interim() {
             return self.send_response_head(c, index, fields, true, false);
         }
@@ -38,7 +41,7 @@ impl Engine {
         stream.status = facts.status;
         stream.first_byte = Some(self.now);
         if stream.grpc && end {
-            stream.grpc_status = grpc::status(fields);
+            stream.grpc_status = grpc::status_of(fields);
         }
         if let Some(endpoint) = stream.facts.endpoint {
             self.balancers.answered(endpoint);
@@ -47,6 +50,11 @@ impl Engine {
         self.pool.put(&mut stream.replay);
         self.edit_response(index, fields);
         self.release_revision(index);
+        let stream = &self.streams[index];
+        if (stream.detour || facts.status != 200) && self.transform_response_head(index, fields, end) {
+            self.send_response_head(c, index, fields, false, false);
+            return self.pass_scratch(c, index);
+        }
         self.send_response_head(c, index, fields, false, end);
         if end {
             self.finish_if_over(c, index);

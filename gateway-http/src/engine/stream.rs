@@ -16,6 +16,9 @@
 use super::ConnId;
 use super::pace::Pace;
 use super::timer::TimerId;
+use super::transform::Transform;
+use crate::grpc::message::Messages;
+use crate::grpc_web::Speaks;
 use crate::head::FieldList;
 use crate::head::facts::Method;
 use gateway_core::decide::Forward;
@@ -78,6 +81,9 @@ pub struct Leg {
     pub pending_start: usize,
     /// After the pending bytes the message ends ...
     pub pending_end: bool,
+    /// Bytes that the sender is owed credit for beyond those pending; not 0 only where a transform changed their
+    /// number.
+    pub surplus: isize,
     /// ... with these trailers.
     pub trailers: Option<FieldList>,
 }
@@ -87,6 +93,13 @@ impl Leg {
     #[inline]
     pub fn pending_len(&self) -> usize {
         self.pending.len() - self.pending_start
+    }
+
+    /// Bytes of credit that wait with them, `again` of the pending bytes having been credited before.
+    pub fn owed(&self, again: usize) -> usize {
+        (self.pending_len().saturating_sub(again))
+            .checked_add_signed(self.surplus)
+            .unwrap_or(0)
     }
 
     /// Whether nothing stands between new body bytes and the wire.
@@ -121,6 +134,21 @@ pub struct Stream {
     pub attempts: u8,
     /// It speaks gRPC: local answers are gRPC statuses.
     pub grpc: bool,
+    /// It speaks gRPC-Web: local answers are too.
+    pub web: Option<Speaks>,
+    /// Its bodies are gRPC messages by their content type: they are counted.
+    pub counts: bool,
+    /// Of requests and of responses.
+    pub messages: [Messages; 2],
+    /// Its bodies do not just pass: it has a transform, mirrors or a limit, or is a mirror.
+    pub detour: bool,
+    pub transform: Option<Transform>,
+    /// It is a mirror: it has no downstream connection.
+    pub mirror: bool,
+    /// Its rule has mirrors.
+    pub mirrored: bool,
+    /// Its mirrors.
+    pub mirrors: Vec<StreamKey>,
     pub method: Method,
     /// The balancer counts this attempt as live.
     pub balanced: bool,
@@ -159,6 +187,14 @@ impl Default for Stream {
             tried: [None; TRIED_MAX],
             attempts: 0,
             grpc: false,
+            web: None,
+            counts: false,
+            messages: [Messages::default(); 2],
+            detour: false,
+            transform: None,
+            mirror: false,
+            mirrored: false,
+            mirrors: Vec::new(),
             method: Method::Other,
             balanced: false,
             unwanted: false,

@@ -50,6 +50,7 @@ impl Token {
     pub const STATUS: Token = Token::known(b":status");
     pub const PROTOCOL: Token = Token::known(b":protocol");
 
+    pub const ACCEPT: Token = Token::known(b"accept");
     pub const AUTHORIZATION: Token = Token::known(b"authorization");
     pub const CACHE_CONTROL: Token = Token::known(b"cache-control");
     pub const CONTENT_LENGTH: Token = Token::known(b"content-length");

@@ -281,6 +281,8 @@ tunables! {
     "limits.upstreamIdleConnections" upstream_idle_max: Count("connections"), 0, MANY, "HTTP/1.1 keep-alive connections kept per endpoint";
     "timeouts.goawayPause" goaway_pause: Time, 0, YEAR_MS, "between the first GOAWAY and the one with the last stream id";
     "timeouts.grpcMax" grpc_timeout_max: Time, 1, YEAR_MS, "longer grpc-timeouts are cut to this";
+    "limits.bodyBytes" body_bytes_max: Bytes, 1, 1 << 50, "a request's body; of gRPC each message";
+    "limits.grpcMessageBytes" grpc_message_bytes_max: Bytes, 1, (1 << 32) - 1, "a gRPC message in either direction";
 }
 
 #[cfg(test)]

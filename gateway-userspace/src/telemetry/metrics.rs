@@ -58,6 +58,10 @@ fn add_http(sum: &mut Metrics, one: &Metrics) {
     sum.duration_us_sum += one.duration_us_sum;
     add_each(&mut sum.faults, &one.faults);
     sum.retries_total += one.retries_total;
+    sum.mirrors_total += one.mirrors_total;
+    sum.mirrors_dropped_total += one.mirrors_dropped_total;
+    sum.mirrors_failed_total += one.mirrors_failed_total;
+    sum.grpc.add(&one.grpc);
     add_each(&mut sum.floods, &one.floods);
     sum.outcomes_dropped_total += one.outcomes_dropped_total;
     sum.bytes_received += one.bytes_received;

@@ -89,6 +89,42 @@ pub struct RouteFilter {
     pub response_header_modifier: Option<HeaderFilterSpec>,
     pub request_redirect: Option<RedirectSpec>,
     pub url_rewrite: Option<RewriteSpec>,
+    pub request_mirror: Option<MirrorSpec>,
+    pub cors: Option<CorsSpec>,
+}
+
+/// Gateway API HTTPRequestMirrorFilter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorSpec {
+    pub backend_ref: BackendRef,
+    /// 0 to 100.
+    pub percent: Option<u32>,
+    pub fraction: Option<FractionSpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct FractionSpec {
+    pub numerator: u32,
+    /// 100 when absent.
+    pub denominator: Option<u32>,
+}
+
+/// Gateway API HTTPCORSFilter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CorsSpec {
+    #[serde(default)]
+    pub allow_origins: Vec<String>,
+    pub allow_credentials: Option<bool>,
+    #[serde(default)]
+    pub allow_methods: Vec<String>,
+    #[serde(default)]
+    pub allow_headers: Vec<String>,
+    #[serde(default)]
+    pub expose_headers: Vec<String>,
+    /// Seconds; 5 when absent.
+    pub max_age: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

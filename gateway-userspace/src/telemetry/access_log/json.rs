@@ -25,6 +25,10 @@ pub fn line(out: &mut Vec<u8>, started: &str, outcome: &Outcome<'_>, snapshot: &
     text(out, "network.protocol.version", version);
     number(out, "http.response.status_code", outcome.status);
     rpc(out, path, outcome.grpc_status);
+    if let Some([received, sent]) = outcome.grpc_messages {
+        number(out, "grpc_messages_received", received);
+        number(out, "grpc_messages_sent", sent);
+    }
     if let Some(fault) = outcome.fault {
         text(out, "error.type", fault.name());
     }

@@ -79,6 +79,7 @@ pub(super) mod tests {
             request_id: "id-1",
             status: 200,
             grpc_status: None,
+            grpc_messages: None,
             fault: None,
             bytes_received: 3,
             bytes_sent: 5,

@@ -9,6 +9,7 @@ use gateway_core::fault::{Fault, Refusal};
 use gateway_core::ids::ListenerId;
 use gateway_core::snapshot::Snapshot;
 use gateway_http::flood::Flood;
+use gateway_http::grpc::status;
 use gateway_http::metrics::{DURATION_BUCKETS_US, EndpointMetrics, ListenerMetrics};
 use std::fmt::Display;
 
@@ -30,6 +31,7 @@ pub fn write(
     .sample(&[], snapshot.revision.0);
     connections(out, totals, reports);
     http(out, totals);
+    grpc(out, totals);
     listeners(out, totals, snapshot);
     endpoints(out, totals, snapshot);
     relays(out, totals, snapshot);
@@ -94,6 +96,14 @@ fn http(out: &mut Exposition, totals: &Totals) {
     )
     .sample(&[], http.retries_total);
     out.family(
+        "sluice_http_mirrors_total",
+        Kind::Counter,
+        "Copies of requests: begun, dropped because they lagged or there were too many, and not answered.",
+    )
+    .sample(&[("outcome", "begun")], http.mirrors_total)
+    .sample(&[("outcome", "dropped")], http.mirrors_dropped_total)
+    .sample(&[("outcome", "failed")], http.mirrors_failed_total);
+    out.family(
         "sluice_http_floods_total",
         Kind::Counter,
         "Connections ended for asking too much, by the limit they went over.",
@@ -108,6 +118,40 @@ fn http(out: &mut Exposition, totals: &Totals) {
     )
     .sample(&[("direction", "received")], http.bytes_received)
     .sample(&[("direction", "sent")], http.bytes_sent);
+}
+
+/// Only what was seen: most methods know a few of the codes.
+fn grpc(out: &mut Exposition, totals: &Totals) {
+    let labels = |path: &str| match path.trim_start_matches('/').rsplit_once('/') {
+        Some((service, method)) => (service.to_owned(), method.to_owned()),
+        None => (String::new(), path.to_owned()),
+    };
+    out.family(
+        "sluice_grpc_calls_total",
+        Kind::Counter,
+        "Finished gRPC calls by method and status.",
+    );
+    for method in totals.http.grpc.iter() {
+        let (service, name) = labels(&method.path);
+        for (code, count) in (0..).zip(method.calls).filter(|(_, count)| *count > 0) {
+            let code = status::name(code).unwrap_or("none");
+            out.sample(&[("service", &service), ("method", &name), ("code", code)], count);
+        }
+    }
+    out.family(
+        "sluice_grpc_messages_total",
+        Kind::Counter,
+        "Messages of finished gRPC calls from and to clients.",
+    );
+    for method in totals.http.grpc.iter() {
+        let (service, name) = labels(&method.path);
+        for (direction, count) in ["received", "sent"].into_iter().zip(method.messages) {
+            out.sample(
+                &[("service", &service), ("method", &name), ("direction", direction)],
+                count,
+            );
+        }
+    }
 }
 
 fn listeners(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {

@@ -1,0 +1,94 @@
+//! RequestMirror: which share of a rule's requests goes to a second Service too.
+
+use super::{BadFilter, bad};
+use crate::objects::kinds::MirrorSpec;
+use crate::status::reason;
+use gateway_core::ir::{Destination, Filter, Mirror, UpstreamProtocol};
+
+/// Where a mirror goes, resolved.
+pub(in crate::gateway_api) struct Mirrored {
+    pub to: Destination,
+    pub protocol: UpstreamProtocol,
+}
+
+/// The service a filter names, if it is a mirror.
+pub(in crate::gateway_api) fn destination(filter: &Filter) -> Option<&Destination> {
+    match filter {
+        Filter::Mirror(mirror) => Some(&mirror.to),
+        Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Redirect(_)
+        | Filter::Rewrite(_)
+        | Filter::Cors(_) => None,
+    }
+}
+
+/// A share of all requests when neither percent nor fraction is given is all of them.
+pub(super) fn convert(
+    spec: &MirrorSpec,
+    field: &str,
+    resolve: &mut dyn FnMut(&MirrorSpec, String) -> Mirrored,
+) -> Result<Mirror, BadFilter> {
+    let wrong = |part: &str, problem: String, remedy| {
+        Err(bad(
+            reason::UNSUPPORTED_VALUE,
+            format!("{field}{part}"),
+            problem,
+            remedy,
+        ))
+    };
+    let (numerator, denominator) = match (spec.percent, &spec.fraction) {
+        (Some(_), Some(_)) => {
+            let problem = "percent and fraction are both given".to_owned();
+            return wrong("", problem, "keep one of them");
+        }
+        (None, None) => (1, 1),
+        (Some(percent), None) => (percent, 100),
+        (None, Some(fraction)) => (fraction.numerator, fraction.denominator.unwrap_or(100)),
+    };
+    if denominator == 0 || numerator > denominator {
+        let problem = format!("{numerator} of {denominator} is no share of the requests");
+        return wrong("", problem, "write a percent of 0 to 100, or a fraction of at most 1");
+    }
+    let Mirrored { to, protocol } = resolve(spec, format!("{}.backendRef", field));
+    Ok(Mirror {
+        to,
+        protocol,
+        numerator,
+        denominator,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::kinds::FractionSpec;
+
+    #[test]
+    fn a_share_is_a_percent_or_a_fraction_and_at_most_all() {
+        let share = |percent, fraction: Option<(u32, Option<u32>)>| {
+            let spec = MirrorSpec {
+                percent,
+                fraction: fraction.map(|(numerator, denominator)| FractionSpec { numerator, denominator }),
+                ..MirrorSpec::default()
+            };
+            let mut resolve = |_: &MirrorSpec, field: String| {
+                assert_eq!(field, "[0].requestMirror.backendRef");
+                Mirrored {
+                    to: Destination::Service("default/echo:80".into()),
+                    protocol: UpstreamProtocol::H2c,
+                }
+            };
+            let mirror = convert(&spec, "[0].requestMirror", &mut resolve).ok()?;
+            Some((mirror.numerator, mirror.denominator))
+        };
+        assert_eq!(share(None, None), Some((1, 1)));
+        assert_eq!(share(Some(25), None), Some((25, 100)));
+        assert_eq!(share(Some(0), None), Some((0, 100)));
+        assert_eq!(share(None, Some((3, None))), Some((3, 100)));
+        assert_eq!(share(None, Some((1, Some(3)))), Some((1, 3)));
+        assert_eq!(share(Some(101), None), None);
+        assert_eq!(share(None, Some((1, Some(0)))), None);
+        assert_eq!(share(Some(1), Some((1, None))), None);
+    }
+}
