@@ -70,6 +70,7 @@ pub enum Reply {
 pub struct MirrorTo {
     pub endpoint: EndpointId,
     pub protocol: UpstreamProtocol,
+    pub tls: bool,
 }
 
 /// Decides over one snapshot with one worker's balancer state.
@@ -139,6 +140,7 @@ impl Decide<'_> {
         Some(MirrorTo {
             endpoint: self.balancers.pick(service, &[], now)?,
             protocol: mirror.protocol,
+            tls: service.tls.is_some(),
         })
     }
 

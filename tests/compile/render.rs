@@ -5,9 +5,9 @@
 use gateway_compiler::status::{ListenerStatus, ParentStatus, Status};
 use gateway_compiler::{Compiled, ObjectStatus};
 use gateway_core::ir::{
-    Bind, Certificate, Destination, Endpoint, FieldEdits, Filter, HttpDestination, HttpMatch, HttpRule, HttpRules,
-    HttpScope, Ir, Listener, ListenerTls, Plane, Redirect, Rewrite, Service, StreamRule, StreamRules, Timeouts,
-    TlsTerms, VirtualHost, Weighted,
+    Bind, Certificate, Cors, Destination, Endpoint, FieldEdits, Filter, HttpDestination, HttpMatch, HttpRule,
+    HttpRules, HttpScope, Ir, Listener, ListenerTls, Mirror, Plane, Redirect, Rewrite, Service, StreamRule,
+    StreamRules, Timeouts, TlsTerms, VirtualHost, Weighted,
 };
 use std::fmt::Write as _;
 
@@ -264,6 +264,9 @@ fn filter(filter: &Filter) -> String {
             protocol,
             numerator,
             denominator,
-        }) => format!("mirror {numerator} of {denominator} to {} over {protocol:?}", destination(to)),
+        }) => format!(
+            "mirror {numerator} of {denominator} to {} over {protocol:?}",
+            destination(to)
+        ),
     }
 }

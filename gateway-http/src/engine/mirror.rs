@@ -69,6 +69,7 @@ impl Engine {
         let forward = original.forward.map(|mut forward| {
             forward.endpoint = to.endpoint;
             forward.protocol = to.protocol;
+            forward.tls = to.tls;
             forward
         });
         let (facts, method, started) = (original.facts, original.method, original.started);

@@ -16,6 +16,8 @@ pub struct Config {
     pub endpoints: Vec<SocketAddr>,
     pub rule: HttpRule,
     pub balance: BalancePolicy,
+    /// Endpoints of the service `default/shadow:50051`.
+    pub shadows: Vec<SocketAddr>,
 }
 
 impl Config {
@@ -43,6 +45,7 @@ impl Config {
             endpoints: (1..=count).map(endpoint_addr).collect(),
             rule,
             balance: BalancePolicy::RoundRobin,
+            shadows: Vec::new(),
         }
     }
 
@@ -91,9 +94,14 @@ impl Config {
             balance: self.balance,
             tls: None,
         };
+        let shadow = Service {
+            name: ServiceName::from("default/shadow:50051"),
+            endpoints: self.shadows.iter().map(endpoint).collect(),
+            ..service.clone()
+        };
         Ir {
             listeners: [(bind, listener)].into(),
-            services: [(service.name.clone(), service)].into(),
+            services: [service, shadow].map(|service| (service.name.clone(), service)).into(),
             certificates: Default::default(),
         }
     }

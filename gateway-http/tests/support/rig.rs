@@ -22,6 +22,7 @@ use tokio::time::Instant;
 pub struct Done {
     pub status: u16,
     pub grpc_status: Option<u32>,
+    pub grpc_messages: Option<[u64; 2]>,
     pub fault: Option<gateway_core::fault::Fault>,
     pub endpoint: Option<u32>,
     pub rule: bool,
@@ -40,6 +41,7 @@ impl Done {
         Self {
             status: outcome.status,
             grpc_status: outcome.grpc_status,
+            grpc_messages: outcome.grpc_messages,
             fault: outcome.fault,
             endpoint: outcome.endpoint.map(|endpoint| endpoint.0),
             rule: outcome.rule.is_some(),
