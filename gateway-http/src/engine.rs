@@ -28,6 +28,7 @@
 //! * No allocation per request once warm (asserted by a test with a counting allocator).
 
 mod block;
+mod claims;
 mod connection;
 mod connections;
 mod control;
@@ -203,6 +204,8 @@ pub struct Engine {
     /// The last authority and its host in normal form: mostly the next request has the same.
     authority: Vec<u8>,
     host: String,
+    /// The same as it is logged and sent on.
+    canonical: String,
     // Spare memory and scratch buffers; nothing in them lives across calls.
     pool: Pool,
     lists: Lists,
@@ -239,6 +242,7 @@ impl Engine {
             request_counter: 0,
             authority: Vec::new(),
             host: String::new(),
+            canonical: String::new(),
             pool: Pool::default(),
             lists: Lists::default(),
             edited: FieldList::new(),

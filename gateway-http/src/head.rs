@@ -15,6 +15,7 @@ pub(crate) mod octets;
 mod token;
 
 use crate::h2::hpack::static_table::ENTRIES;
+pub(crate) use field::is_forwarding;
 pub use field::{ENTRY_OVERHEAD, Field, TEXT_BYTES_MAX, is_token};
 pub(crate) use field::{STATIC_FIELDS, static_token};
 use gateway_core::decide::Fields;
@@ -285,6 +286,11 @@ impl FieldList {
         });
     }
 
+    /// Keeps the fields for which `keep` says so.
+    pub(crate) fn retain_fields(&mut self, keep: impl FnMut(&Field) -> bool) {
+        self.fields.retain(keep);
+    }
+
     fn append(&mut self, name: &[u8], value: &[u8]) -> Option<Field> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
@@ -297,7 +303,7 @@ impl FieldList {
         &mut self.bytes
     }
 
-    /// Makes a field of the bytes from `start` on; `known` when the name is proven (token, whether it was bad).
+    /// Makes a field of the bytes from `start` on; `known` when the name is proven (token, whether it is a claim).
     #[inline]
     pub(crate) fn finish_literal(
         &mut self,

@@ -2,6 +2,44 @@
 
 use std::time::Duration;
 
+/// A slash that is percent-encoded (`%2F`) in a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EscapedSlashes {
+    /// 400: endpoints disagree on whether it separates segments, so no route can guard what lies behind it.
+    Reject,
+    /// It stays, and is no separator in matching. Only where every endpoint sees it so.
+    Keep,
+    /// It is a slash, for matching and for the endpoint.
+    Unescape,
+}
+
+/// Slashes that follow each other in a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slashes {
+    /// They are one.
+    Merge,
+    /// They stay. Only where every endpoint tells `/a` from `//a`.
+    Keep,
+}
+
+/// Requests whose field names have underscores, which CGI and its heirs cannot tell from hyphens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Underscores {
+    /// 400.
+    Reject,
+    /// They go through, but for those that look like a field the gateway vouches for.
+    Allow,
+}
+
+/// What clients say about whom they speak for: `forwarded`, `x-forwarded-*`, `x-real-ip`, `x-envoy-*`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForwardedFields {
+    /// Not believed: removed, and the gateway's own take their place.
+    Replace,
+    /// Believed: the client is a proxy one trusts. `x-forwarded-for` is continued, the others go through.
+    Append,
+}
+
 /// Bounds of one worker's engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -100,6 +138,10 @@ pub struct Limits {
     pub body_bytes_max: Option<u64>,
     /// A gRPC message in either direction, bytes. `None`: any.
     pub grpc_message_bytes_max: Option<u32>,
+    pub path_slashes: Slashes,
+    pub path_escaped_slashes: EscapedSlashes,
+    pub underscores: Underscores,
+    pub forwarded_fields: ForwardedFields,
 }
 
 impl Limits {
@@ -159,6 +201,10 @@ impl Default for Limits {
             grpc_timeout_max: Duration::from_secs(24 * 3600),
             body_bytes_max: None,
             grpc_message_bytes_max: None,
+            path_slashes: Slashes::Merge,
+            path_escaped_slashes: EscapedSlashes::Reject,
+            underscores: Underscores::Reject,
+            forwarded_fields: ForwardedFields::Replace,
         }
     }
 }

@@ -34,7 +34,7 @@ async fn a_request_goes_through_and_says_who_asked() {
     let mut upstream = endpoint.accept().await;
     let request = upstream.message().await.expect("a request");
     assert_eq!(request.start(), "GET /a?b HTTP/1.1");
-    assert_eq!(request.field("host"), Some("Example.com:8080"));
+    assert_eq!(request.field("host"), Some("example.com:8080"));
     assert_eq!(request.field("x-one"), Some("1"));
     assert_eq!(request.field("x-forwarded-for"), Some("198.18.1.2"));
     assert_eq!(request.field("x-forwarded-proto"), Some("http"));

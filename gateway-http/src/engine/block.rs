@@ -111,6 +111,7 @@ impl Engine {
                 content_length: None,
                 is_grpc: fields.get(Token::CONTENT_TYPE).is_some_and(is_grpc),
                 expects_continue: false,
+                claims: false,
             })
         } else {
             headers::check_request(fields, end)

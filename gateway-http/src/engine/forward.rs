@@ -8,7 +8,7 @@ use super::leg::Body;
 use super::stream::{DOWN, UP, Wait};
 use super::{Engine, at};
 use crate::grpc;
-use crate::head::FieldList;
+use crate::head::{Field, FieldList};
 
 impl Engine {
     /// Body bytes came from leg `from`, whose connection is `c`. The codec has checked windows and content-length.
@@ -92,6 +92,14 @@ impl Engine {
 
     /// A trailer section came from leg `from`; its message is over. `fields` is taken when it has to wait.
     pub(super) fn on_trailers(&mut self, c: &mut Connection, index: u32, from: usize, fields: &mut FieldList) {
+        let belongs = |field: &Field| field.token().may_trail() && (from == UP || !field.is_claim());
+        if !fields.fields().iter().all(belongs) {
+            // Whoever merges trailers into the head (RFC 9110 6.5.1 warns of it) must find nothing of it there.
+            fields.retain_fields(belongs);
+            if fields.is_empty() {
+                return self.on_body(c, index, from, Body::own(b""), true);
+            }
+        }
         let stream = &mut self.streams[index];
         if from == UP {
             stream.grpc_status = grpc::status_of(fields).or(stream.grpc_status);

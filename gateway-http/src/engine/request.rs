@@ -27,6 +27,9 @@ impl Engine {
         end: bool,
     ) {
         let index = self.open_stream(c, id, fields, facts, end);
+        if facts.claims && !self.settle_claims(index) {
+            return self.fail(c, index, Fault::BadRequest);
+        }
         let listener = self.streams[index].facts.listener;
         let server_name = match &c.role {
             Role::Downstream { facts: Some(facts), .. } => Some(facts.server_name.as_deref().unwrap_or_default()),
@@ -179,12 +182,20 @@ impl Engine {
         let authority = head.get(Token::AUTHORITY).unwrap_or_default();
         if authority != self.authority || authority.is_empty() {
             self.authority.clear();
-            if !authority::normalise_host(authority, &mut self.host) {
+            if !authority::canonical(authority, &mut self.host, &mut self.canonical) {
                 return Err(Fault::BadRequest);
             }
             self.authority.extend_from_slice(authority);
         }
-        match path::normalise(target, &mut self.text) {
+        let rules = path::Rules {
+            slashes: self.limits.path_slashes,
+            escaped: self.limits.path_escaped_slashes,
+        };
+        let normal = path::normalise(target, rules, &mut self.text);
+        if self.canonical.as_bytes() != authority {
+            head.set_known(Token::AUTHORITY, self.canonical.as_bytes());
+        }
+        match normal {
             Normal::AsIs => {}
             Normal::Rewritten => head.set_known(Token::PATH, &self.text),
             Normal::Malformed => return Err(Fault::BadRequest),

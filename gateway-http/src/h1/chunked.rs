@@ -143,7 +143,7 @@ impl Decoder {
             if list
                 .fields()
                 .last()
-                .is_none_or(|field| field.is_bad() || !may_trail(field.token()))
+                .is_none_or(|field| field.is_bad() || is_framing(field.token()))
             {
                 return Err(Malformed::Field.into());
             }
@@ -154,13 +154,14 @@ impl Decoder {
     }
 }
 
-/// Whether a field of this name may stand behind the body.
-pub(super) fn may_trail(token: Token) -> bool {
+/// Whether a field of this name would frame or route another message if it were taken for a part of a head. Others
+/// that have no place in a trailer section are dropped ([`Token::may_trail`]).
+fn is_framing(token: Token) -> bool {
     let framing = matches!(
         token,
         Token::CONTENT_LENGTH | Token::HOST | Token::TE | Token::TRAILER | Token::EXPECT
     );
-    !framing && !token.is_connection_specific() && !token.is_pseudo()
+    framing || token.is_connection_specific() || token.is_pseudo()
 }
 
 fn step(state: State, byte: u8) -> Result<State, Malformed> {
@@ -218,7 +219,7 @@ pub fn put_last_chunk(out: &mut Vec<u8>, trailers: Option<&FieldList>) {
     out.extend_from_slice(b"0\r\n");
     for field in trailers.map_or(&[][..], FieldList::fields) {
         if let Some(list) = trailers
-            && may_trail(field.token())
+            && field.token().may_trail()
         {
             super::write::put_field(out, list, field);
         }

@@ -87,6 +87,7 @@ pub fn read_request(
         content_length: scan.length.value,
         is_grpc: scan.is_grpc,
         expects_continue: scan.expects_continue && version == Version::Http11,
+        claims: scan.claims,
     };
     Ok(Some(Request {
         len,

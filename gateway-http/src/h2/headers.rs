@@ -13,6 +13,7 @@ pub fn check_request(list: &mut FieldList, end_stream: bool) -> Result<RequestFa
     let mut method = Method::Other;
     let mut length = ContentLength::default();
     let (mut grpc, mut expects_continue, mut hosts, mut regular) = (false, false, 0u32, false);
+    let mut claims = false;
     for field in list.fields() {
         if field.is_bad() {
             return Err(Malformed::Field);
@@ -31,6 +32,7 @@ pub fn check_request(list: &mut FieldList, end_stream: bool) -> Result<RequestFa
             continue;
         }
         regular = true;
+        claims |= field.is_claim();
         match token {
             Token::OTHER => {}
             Token::CONTENT_LENGTH => length.take(list.value(field))?,
@@ -53,6 +55,7 @@ pub fn check_request(list: &mut FieldList, end_stream: bool) -> Result<RequestFa
         content_length: length.value,
         is_grpc: grpc,
         expects_continue,
+        claims,
     })
 }
 
@@ -222,6 +225,7 @@ mod tests {
             content_length: Some(7),
             is_grpc: true,
             expects_continue: false,
+            claims: false,
         };
         assert_eq!(facts, Ok(want));
     }

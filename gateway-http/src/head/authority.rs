@@ -2,6 +2,7 @@
 //!
 //! User information is not accepted: nobody sends it rightly (RFC 9110 4.2.4).
 
+use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 /// A split authority. Borrowed; nothing is changed yet.
@@ -61,13 +62,24 @@ fn is_host_byte(byte: u8) -> bool {
         )
 }
 
-/// Writes the host as routing compares it into `into`: lower case, no port, no trailing dot, no brackets.
-/// `false`, and `into` empty, when the authority is malformed.
-pub fn normalise_host(authority: &[u8], into: &mut String) -> bool {
-    into.clear();
+/// Writes the host as routing compares it into `host` (lower case, no port, no trailing dot, no brackets) and the
+/// authority as it is logged and sent on into `canonical` (that host, brackets where they belong, and the port if there
+/// is one, in the fewest digits). `false`, and both empty, when the authority is malformed.
+pub fn canonical(authority: &[u8], host: &mut String, canonical: &mut String) -> bool {
+    host.clear();
+    canonical.clear();
     let Some(parsed) = parse(authority) else { return false };
-    into.push_str(parsed.host.strip_suffix('.').unwrap_or(parsed.host));
-    into.make_ascii_lowercase();
+    if let Ok(address) = parsed.host.parse::<Ipv6Addr>() {
+        let _ = write!(host, "{address}");
+        let _ = write!(canonical, "[{address}]");
+    } else {
+        host.push_str(parsed.host.strip_suffix('.').unwrap_or(parsed.host));
+        host.make_ascii_lowercase();
+        canonical.push_str(host);
+    }
+    if let Some(port) = parsed.port {
+        let _ = write!(canonical, ":{port}");
+    }
     true
 }
 
@@ -89,8 +101,28 @@ mod tests {
     use super::*;
 
     fn host(authority: &str) -> Option<String> {
-        let mut into = "left over".to_owned();
-        normalise_host(authority.as_bytes(), &mut into).then_some(into)
+        both(authority).map(|(host, _)| host)
+    }
+
+    fn both(authority: &str) -> Option<(String, String)> {
+        let (mut host, mut whole) = ("left over".to_owned(), "too".to_owned());
+        canonical(authority.as_bytes(), &mut host, &mut whole).then_some((host, whole))
+    }
+
+    #[test]
+    fn what_is_sent_on_is_the_host_of_routing_with_its_port() {
+        for (authority, want) in [
+            ("example.com", "example.com"),
+            ("Example.COM.:8080", "example.com:8080"),
+            ("example.com:", "example.com"),
+            ("example.com:0080", "example.com:80"),
+            ("[2001:0002::0A]:443", "[2001:2::a]:443"),
+            ("[::1]", "[::1]"),
+        ] {
+            let (_, whole) = both(authority).expect("well formed");
+            assert_eq!(whole, want, "{authority}");
+            assert_eq!(both(&whole).map(|(_, again)| again), Some(whole), "stable");
+        }
     }
 
     #[test]
@@ -119,6 +151,7 @@ mod tests {
             ".example.com",
             "a..b",
             ":80",
+            "a..",
             "a b",
             "a/b",
             "user@example.com",

@@ -53,6 +53,8 @@ pub struct RequestFacts {
     pub is_grpc: bool,
     /// The client waits for 100 (RFC 9110 10.1.1).
     pub expects_continue: bool,
+    /// A field name has an underscore or speaks of whom the client forwards for ([`super::Field::is_claim`]).
+    pub claims: bool,
 }
 
 /// A checked response.

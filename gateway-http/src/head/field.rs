@@ -25,6 +25,8 @@ pub struct Field {
 const BAD: u8 = 1;
 /// Must not enter any compression table (RFC 7541 6.2.3).
 const NEVER: u8 = 2;
+/// The name has an underscore, or speaks of whom a proxy forwards for.
+const CLAIM: u8 = 4;
 
 impl Field {
     pub fn token(&self) -> Token {
@@ -39,6 +41,12 @@ impl Field {
     /// Whether its sender forbade to index it (RFC 7541 6.2.3).
     pub fn is_never_indexed(&self) -> bool {
         self.flags & NEVER != 0
+    }
+
+    /// Whether the name has an underscore or is one by which proxies say whom they forward for: what a client may
+    /// claim to slip past a check.
+    pub fn is_claim(&self) -> bool {
+        self.flags & CLAIM != 0
     }
 
     /// Name, value and the 32 bytes of RFC 7541 4.1.
@@ -93,7 +101,7 @@ impl Field {
     }
 
     /// The field whose name and value are `whole`, which lies at `start`; `known` when the name is proven (token,
-    /// whether it was bad). `proven`: its parser lets no octet through that a field must not have. `None` when a
+    /// whether it is a claim). `proven`: its parser lets no octet through that a field must not have. `None` when a
     /// length does not fit.
     #[inline]
     pub(super) fn describe(
@@ -108,11 +116,16 @@ impl Field {
         let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u16::try_from(value.len())) else {
             return None;
         };
-        let (token, bad_name) = known.unwrap_or_else(|| {
-            // A name we know is a valid one.
-            let token = Token::of(name);
-            (token, token == Token::OTHER && !proven && !name_is_valid(name))
-        });
+        let (token, claim, bad_name) = match known {
+            Some((token, claim)) => (token, claim, false),
+            None => {
+                // A name we know is a valid one.
+                let token = Token::of(name);
+                let other = token == Token::OTHER;
+                let claim = if other { name_is_claim(name) } else { token.is_forwarding() };
+                (token, claim, other && !proven && !name_is_valid(name))
+            }
+        };
         let bad = bad_name || (!proven && !value_is_valid(value));
         debug_assert!(!proven || (name_is_valid(name) && value_is_valid(value)), "{whole:?}");
         let static_index = if token.may_be_static_whole() {
@@ -120,7 +133,7 @@ impl Field {
         } else {
             0
         };
-        let flags = if bad { BAD } else { 0 } | if never { NEVER } else { 0 };
+        let flags = if bad { BAD } else { 0 } | if never { NEVER } else { 0 } | if claim { CLAIM } else { 0 };
         Some(Field {
             offset: start as u32,
             name_len,
@@ -197,6 +210,19 @@ fn static_whole(token: Token, value: &[u8]) -> u8 {
 /// Lower-case token (RFC 9110 5.6.2, RFC 9113 8.2.1). Pseudo-fields are names we know.
 fn name_is_valid(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| NAME_BYTES[usize::from(*byte)])
+}
+
+/// See [`Field::is_claim`]; of a name without a token.
+fn name_is_claim(name: &[u8]) -> bool {
+    name.contains(&b'_') || is_forwarding(name)
+}
+
+/// Whether a lower-case name speaks of whom a proxy forwards for.
+pub(crate) fn is_forwarding(name: &[u8]) -> bool {
+    name.strip_prefix(b"x-").is_some_and(|rest| {
+        rest.starts_with(b"forwarded-") || rest.starts_with(b"envoy-") || rest == b"real-ip" || rest == b"original-url"
+            || rest == b"rewrite-url"
+    }) || name == b"forwarded"
 }
 
 /// No control character but HTAB, no white space at the ends (RFC 9110 5.5, RFC 9113 8.2.1).

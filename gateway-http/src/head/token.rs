@@ -163,6 +163,36 @@ impl Token {
         matches!(self.0, 1..=LAST) || self.0 == Token::PROTOCOL.0
     }
 
+    /// Known names by which proxies say whom they forward for (RFC 7239 and its forerunners).
+    pub const fn is_forwarding(self) -> bool {
+        matches!(
+            self,
+            Token::X_FORWARDED_FOR | Token::X_FORWARDED_PROTO | Token::X_FORWARDED_HOST | Token::FORWARDED
+        )
+    }
+
+    /// Whether a field of this name may stand behind a body: it neither frames nor routes the message, proves no
+    /// identity and does not say how to read the content (RFC 9110 6.5.1).
+    pub const fn may_trail(self) -> bool {
+        let part_of_the_head = matches!(
+            self,
+            Token::AUTHORIZATION
+                | Token::CACHE_CONTROL
+                | Token::CONTENT_LENGTH
+                | Token::CONTENT_TYPE
+                | Token::COOKIE
+                | Token::EXPECT
+                | Token::HOST
+                | Token::PROXY_AUTHENTICATE
+                | Token::PROXY_AUTHORIZATION
+                | Token::SET_COOKIE
+                | Token::TE
+                | Token::TRAILER
+                | Token::X_REQUEST_ID
+        );
+        !part_of_the_head && !self.is_forwarding() && !self.is_connection_specific() && !self.is_pseudo()
+    }
+
     /// Fields that speak of one HTTP/1.1 connection and must not be in HTTP/2 (RFC 9113 8.2.2). `te` is not among
     /// them: it is allowed with the value `trailers`.
     pub const fn is_connection_specific(self) -> bool {

@@ -4,7 +4,7 @@
 
 use super::duration;
 use anyhow::{Result, bail};
-use gateway_http::limits::Limits;
+use gateway_http::limits::{EscapedSlashes, ForwardedFields, Limits, Slashes, Underscores};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub enum Unit {
     Bytes,
     /// Time; written as `500ms`, `30s`, `1m30s`.
     Time,
+    /// One of these words.
+    Choice(&'static [&'static str]),
 }
 
 impl Unit {
@@ -25,6 +27,7 @@ impl Unit {
             Unit::Count(things) => things,
             Unit::Bytes => "bytes",
             Unit::Time => "duration",
+            Unit::Choice(_) => "choice",
         }
     }
 
@@ -33,12 +36,17 @@ impl Unit {
         match self {
             Unit::Count(_) | Unit::Bytes => json!(raw),
             Unit::Time => json!(duration_text(raw)),
+            Unit::Choice(words) => json!(usize::try_from(raw).ok().and_then(|raw| words.get(raw))),
         }
     }
 
     fn read(self, text: &str) -> Result<u64> {
         let (digits, factor) = match self {
             Unit::Time => return Ok(u64::try_from(duration(text)?.as_millis()).unwrap_or(u64::MAX)),
+            Unit::Choice(words) => match words.iter().position(|word| *word == text) {
+                Some(at) => return Ok(at as u64),
+                None => bail!("one of {} is needed", words.join(", ")),
+            },
             Unit::Count(_) => (text, 1),
             Unit::Bytes => [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)]
                 .into_iter()
@@ -168,6 +176,29 @@ macro_rules! raw_integers {
 
 raw_integers! { u8 u16 u32 u64 usize }
 
+macro_rules! raw_choices {
+    ($($choice:ident: $($word:ident)*;)*) => {$(
+        impl Raw for $choice {
+            fn raw(&self) -> u64 {
+                *self as u64
+            }
+            fn from_raw(raw: u64) -> Self {
+                [$($choice::$word),*]
+                    .into_iter()
+                    .find(|word| *word as u64 == raw)
+                    .expect("raw values are checked against the list of words")
+            }
+        }
+    )*};
+}
+
+raw_choices! {
+    Slashes: Merge Keep;
+    EscapedSlashes: Reject Keep Unescape;
+    Underscores: Reject Allow;
+    ForwardedFields: Replace Append;
+}
+
 impl Raw for Duration {
     fn raw(&self) -> u64 {
         u64::try_from(self.as_millis()).unwrap_or(u64::MAX)
@@ -234,7 +265,7 @@ const YEAR_MS: u64 = 365 * 24 * 3_600_000;
 /// The largest flow-control window (RFC 9113 6.9.1).
 const WINDOW_MAX: u64 = (1 << 31) - 1;
 
-use Unit::{Bytes, Count, Time};
+use Unit::{Bytes, Choice, Count, Time};
 
 tunables! {
     "limits.connections" connections_max: Count("connections"), 1, MANY, "downstream connections of one worker";
@@ -283,6 +314,10 @@ tunables! {
     "timeouts.grpcMax" grpc_timeout_max: Time, 1, YEAR_MS, "longer grpc-timeouts are cut to this";
     "limits.bodyBytes" body_bytes_max: Bytes, 1, 1 << 50, "a request's body; of gRPC each message";
     "limits.grpcMessageBytes" grpc_message_bytes_max: Bytes, 1, (1 << 32) - 1, "a gRPC message in either direction";
+    "paths.slashes" path_slashes: Choice(&["merge", "keep"]), 0, 1, "slashes that follow each other";
+    "paths.escapedSlashes" path_escaped_slashes: Choice(&["reject", "keep", "unescape"]), 0, 2, "%2F in a path";
+    "fields.underscores" underscores: Choice(&["reject", "allow"]), 0, 1, "requests whose field names have underscores";
+    "fields.forwarded" forwarded_fields: Choice(&["replace", "append"]), 0, 1, "forwarded, x-forwarded-*, x-real-ip and x-envoy-* from clients";
 }
 
 #[cfg(test)]
@@ -317,7 +352,7 @@ mod tests {
         for (at, row) in TABLE.iter().enumerate() {
             assert!(!TABLE[..at].iter().any(|other| other.path == row.path), "{}", row.path);
             let (group, name) = row.path.split_once('.').expect("a group and a name");
-            assert!(["limits", "timeouts"].contains(&group), "{}", row.path);
+            assert!(["limits", "timeouts", "paths", "fields"].contains(&group), "{}", row.path);
             assert_eq!(all[group][name], row.value(&Limits::default()));
         }
     }

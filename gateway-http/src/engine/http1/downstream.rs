@@ -156,6 +156,7 @@ impl Engine {
             content_length: None,
             is_grpc: false,
             expects_continue: false,
+            claims: false,
         };
         let index = self.open_stream(c, STREAM_ID, fields, facts, true);
         self.reply_fault(c, index, fault, status);

@@ -16,6 +16,7 @@ pub(super) struct Scan {
     pub(super) hosts: u32,
     pub(super) is_grpc: bool,
     pub(super) expects_continue: bool,
+    pub(super) claims: bool,
     transfer: Option<Transfer>,
     /// `te` has `trailers`.
     takes_trailers: bool,
@@ -51,6 +52,7 @@ impl Scan {
             if field.is_bad() {
                 return Err(Malformed::Field.into());
             }
+            self.claims |= field.is_claim();
             self.take(field.token(), header.value)?;
             if field.token().is_connection_specific() || field.token() == Token::TE {
                 self.dropped_bytes += field.size();
@@ -132,10 +134,9 @@ impl Scan {
                 if count == OPTIONS_MAX {
                     return Err(Malformed::ConnectionField);
                 }
-                // The length and the authority were settled and cannot be talked away.
-                list.retain(|token, name, _| {
-                    token.is_pseudo() || token == Token::CONTENT_LENGTH || !name.eq_ignore_ascii_case(option)
-                });
+                // Length and authority were settled; what is known to be for the endpoint (`authorization`, `cookie`,
+                // `x-forwarded-for`) cannot be talked away either.
+                list.retain(|token, name, _| token != Token::OTHER || !name.eq_ignore_ascii_case(option));
             }
         }
         if self.takes_trailers {

@@ -151,7 +151,7 @@ impl Decoder {
             let (field, bytes) = self.dynamic(index)?;
             into.buffer().extend_from_slice(&bytes[..field.name_len()]);
             // A bad entry may be bad for its value alone: its name is judged again.
-            (!field.is_bad()).then_some((field.token(), false))
+            (!field.is_bad()).then_some((field.token(), field.is_claim()))
         };
         let name_len = into.buffer().len() - start;
         text(block, at, into.buffer())?;
