@@ -56,7 +56,13 @@ mod tests {
 
     #[test]
     fn twins_of_what_the_gateway_vouches_for_are_known() {
-        for name in ["x_forwarded_for", "x-forwarded_proto", "content_length", "transfer_encoding", "x_real_ip"] {
+        for name in [
+            "x_forwarded_for",
+            "x-forwarded_proto",
+            "content_length",
+            "transfer_encoding",
+            "x_real_ip",
+        ] {
             assert!(is_twin(name.as_bytes()), "{name}");
         }
         for name in ["device_id", "x_api_key", &"_".repeat(100)] {

@@ -121,11 +121,7 @@ fn is_overlong(before: u8, byte: u8) -> bool {
 
 fn put_encoded(into: &mut Vec<u8>, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    into.extend([
-        b'%',
-        DIGITS[usize::from(byte >> 4)],
-        DIGITS[usize::from(byte & 15)],
-    ]);
+    into.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
 
 /// Whether a decoded segment is a dot segment to some endpoints and none to others: with a parameter (`..;x`), or with
@@ -244,15 +240,37 @@ mod tests {
         ] {
             let got = normal(target, Rules::default());
             assert_eq!(got.as_deref(), Some(wanted), "{target}");
-            assert_eq!(normal(wanted, Rules::default()).as_deref(), Some(wanted), "stable: {wanted}");
+            assert_eq!(
+                normal(wanted, Rules::default()).as_deref(),
+                Some(wanted),
+                "stable: {wanted}"
+            );
         }
     }
 
     #[test]
     fn what_endpoints_could_read_differently_is_refused() {
         for target in [
-            "/a\\b", "/a%5cb", "/a%00", "/a%0d", "/a%7F", "/a%", "/a%2", "/a%zz", "/a#b", "/a b", "/a\u{1}", "/a%2fb",
-            "/%c0%af", "/%c0%ae%c0%ae/", "/%e0%80%af", "/%F0%80%80%AF", "/a/..;/b", "/a/.;x/b", "/a/..%3b/b", "/..;",
+            "/a\\b",
+            "/a%5cb",
+            "/a%00",
+            "/a%0d",
+            "/a%7F",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a#b",
+            "/a b",
+            "/a\u{1}",
+            "/a%2fb",
+            "/%c0%af",
+            "/%c0%ae%c0%ae/",
+            "/%e0%80%af",
+            "/%F0%80%80%AF",
+            "/a/..;/b",
+            "/a/.;x/b",
+            "/a/..%3b/b",
+            "/..;",
         ] {
             assert_eq!(normal(target, Rules::default()), None, "{target}");
         }

@@ -141,7 +141,9 @@ pub struct ContentLength {
 
 impl ContentLength {
     pub fn take(&mut self, value: &[u8]) -> Result<(), Malformed> {
-        let number = decimal(value).ok_or(Malformed::ContentLength)?;
+        // Zeros in front are octal to some.
+        let plain = value.len() == 1 || value.first() != Some(&b'0');
+        let number = decimal(value).filter(|_| plain).ok_or(Malformed::ContentLength)?;
         match self.value {
             None => self.value = Some(number),
             Some(before) if before == number => self.repeated = true,
@@ -209,6 +211,7 @@ mod tests {
             b"1, 1",
             b"1 ",
             b"0x1",
+            b"01",
             b"1e3",
             b"1234567890123456789",
         ] {

@@ -220,7 +220,10 @@ fn name_is_claim(name: &[u8]) -> bool {
 /// Whether a lower-case name speaks of whom a proxy forwards for.
 pub(crate) fn is_forwarding(name: &[u8]) -> bool {
     name.strip_prefix(b"x-").is_some_and(|rest| {
-        rest.starts_with(b"forwarded-") || rest.starts_with(b"envoy-") || rest == b"real-ip" || rest == b"original-url"
+        rest.starts_with(b"forwarded-")
+            || rest.starts_with(b"envoy-")
+            || rest == b"real-ip"
+            || rest == b"original-url"
             || rest == b"rewrite-url"
     }) || name == b"forwarded"
 }

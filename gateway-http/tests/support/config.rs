@@ -18,6 +18,10 @@ pub struct Config {
     pub balance: BalancePolicy,
     /// Endpoints of the service `default/shadow:50051`.
     pub shadows: Vec<SocketAddr>,
+    /// Rules beside `rule`.
+    pub more: Vec<HttpRule>,
+    /// Whom the rules are for.
+    pub hostname: HostPattern,
 }
 
 impl Config {
@@ -44,6 +48,8 @@ impl Config {
         Self {
             endpoints: (1..=count).map(endpoint_addr).collect(),
             rule,
+            more: Vec::new(),
+            hostname: HostPattern::Any,
             balance: BalancePolicy::RoundRobin,
             shadows: Vec::new(),
         }
@@ -61,8 +67,8 @@ impl Config {
             transport: Transport::Tcp,
         };
         let host = VirtualHost {
-            hostname: HostPattern::Any,
-            rules: vec![self.rule.clone()],
+            hostname: self.hostname.clone(),
+            rules: [&[self.rule.clone()], &self.more[..]].concat(),
         };
         let name = ListenerName::from("default/gw/http");
         let scope = HttpScope {

@@ -352,7 +352,11 @@ mod tests {
         for (at, row) in TABLE.iter().enumerate() {
             assert!(!TABLE[..at].iter().any(|other| other.path == row.path), "{}", row.path);
             let (group, name) = row.path.split_once('.').expect("a group and a name");
-            assert!(["limits", "timeouts", "paths", "fields"].contains(&group), "{}", row.path);
+            assert!(
+                ["limits", "timeouts", "paths", "fields"].contains(&group),
+                "{}",
+                row.path
+            );
             assert_eq!(all[group][name], row.value(&Limits::default()));
         }
     }
