@@ -122,7 +122,11 @@ impl Field {
                 // A name we know is a valid one.
                 let token = Token::of(name);
                 let other = token == Token::OTHER;
-                let claim = if other { name_is_claim(name) } else { token.is_forwarding() };
+                let claim = if other {
+                    name_is_claim(name)
+                } else {
+                    token.is_forwarding()
+                };
                 (token, claim, other && !proven && !name_is_valid(name))
             }
         };

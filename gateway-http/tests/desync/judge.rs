@@ -68,7 +68,8 @@ pub fn request(bytes: &[u8]) -> Result<(Seen, Option<usize>), Wrong> {
         named.map(|(_, value)| value.clone()).collect()
     };
     let hosts = all("host");
-    if hosts.len() != 1 {
+    // HTTP/1.0 knows requests without.
+    if hosts.len() > 1 || (hosts.is_empty() && parsed.version == Some(1)) {
         return Err(format!("hosts: {hosts:?}"));
     }
     let (lengths, codings) = (all("content-length"), all("transfer-encoding"));
@@ -83,7 +84,7 @@ pub fn request(bytes: &[u8]) -> Result<(Seen, Option<usize>), Wrong> {
         ([], [coding]) if coding == "chunked" && parsed.version == Some(1) => chunks(rest, &mut seen)?,
         _ => return Err(format!("lengths {lengths:?}, codings {codings:?}")),
     };
-    seen.authority = hosts[0].clone();
+    seen.authority = hosts.first().cloned().unwrap_or_default();
     seen.whole = end.is_some();
     Ok((seen, end.map(|end| len + end)))
 }

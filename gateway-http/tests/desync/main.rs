@@ -11,13 +11,18 @@ mod config;
 #[path = "../support/rig.rs"]
 mod rig;
 
+mod authority;
+mod claims;
 mod client;
 mod downgrade;
 mod endpoint;
+mod paths;
 
 mod judge;
+mod mutations;
 
 mod requests;
+mod responses;
 
 mod table;
 
@@ -29,4 +34,9 @@ pub const UPSTREAMS: [(UpstreamProtocol, &str); 2] = [(UpstreamProtocol::Http1, 
 /// The configuration of all rows: one endpoint behind everything.
 pub fn config(protocol: UpstreamProtocol) -> config::Config {
     config::Config::new(1).rule(|rule| rule.destinations[0].to.protocol = protocol)
+}
+
+/// The log's line of the one request, if it became one.
+pub async fn logged(rig: &rig::Rig) -> Option<rig::Done> {
+    rig.with(|driver| driver.done.pop()).await
 }
