@@ -50,6 +50,8 @@ pub struct Control {
     /// Addresses that could not be made local, and why.
     unlocal: BTreeMap<std::net::IpAddr, String>,
     snapshot: Arc<Snapshot>,
+    /// What of its TLS could not be had as configured.
+    tls: Vec<String>,
     /// The process must not go on: its end is no success.
     failed: bool,
     /// Where the watch of the files says that they changed.
@@ -78,6 +80,7 @@ impl Control {
             unlistened: BTreeMap::new(),
             unlocal: BTreeMap::new(),
             snapshot: Arc::default(),
+            tls: Vec::new(),
             failed: false,
             changes,
             watch: None,
@@ -186,9 +189,12 @@ impl Control {
                 }),
                 Effect::Publish(snapshot) => {
                     self.snapshot = snapshot;
-                    for problem in self.workers.publish(&self.snapshot) {
+                    let problems = self.workers.publish(&self.snapshot);
+                    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    for problem in problems.iter().filter(|one| !self.tls.contains(one)) {
                         warn!("{problem}");
                     }
+                    self.tls = problems;
                     self.tell_admin();
                     None
                 }
@@ -248,7 +254,7 @@ impl Control {
             snapshot: self.snapshot.clone(),
             ir,
             statuses: self.configuration.statuses(),
-            diagnostics: self.configuration.problems(),
+            diagnostics: [self.configuration.problems(), self.tls.clone()].concat(),
             unprogrammed,
         });
     }

@@ -1,5 +1,6 @@
 //! What a run of the gateway is told besides its configuration objects: parsed, checked, typed.
 
+pub mod tls;
 pub mod tunables;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -92,6 +93,7 @@ impl FromStr for Assignment {
 pub struct Tunables {
     pub limits: gateway_http::limits::Limits,
     pub access_log: AccessLogFormat,
+    pub tls: tls::TlsSettings,
 }
 
 /// Format of the access log.
@@ -107,6 +109,7 @@ impl Default for Tunables {
         Self {
             limits: gateway_http::limits::Limits::default(),
             access_log: AccessLogFormat::Text,
+            tls: tls::TlsSettings::default(),
         }
     }
 }
@@ -123,6 +126,13 @@ impl Tunables {
                     "json" => AccessLogFormat::Json,
                     _ => bail!("accessLog={value}: off, text or json"),
                 };
+            }
+            tls if tls.starts_with("tls.") => {
+                if !self.tls.set(path, value)? {
+                    bail!(
+                        "--set {path}: no such setting. There are tls.minVersion, tls.cipherSuites, tls.clientCertificate"
+                    )
+                }
             }
             _ => tunables::set(&mut self.limits, path, value)?,
         }

@@ -20,6 +20,7 @@ pub use accept::LookupSocket;
 pub use command::Command;
 pub use tls::TlsProblem;
 
+use crate::settings::tls::TlsSettings;
 use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogger};
 use accept::{open_listener, open_lookup};
 use command::{COMMANDS_MAX, Mailbox};
@@ -52,6 +53,7 @@ pub struct WorkerOptions {
     /// From accept to the end of the handshake.
     pub handshake_timeout: Duration,
     pub relay: RelayOptions,
+    pub tls: TlsSettings,
 }
 
 /// Bounds of the splice plane.
@@ -81,6 +83,7 @@ impl Default for WorkerOptions {
             handshakes_max: 4096,
             handshake_timeout: Duration::from_secs(10),
             relay: RelayOptions::default(),
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -144,7 +147,7 @@ impl Workers {
         let clock = Clock::since(options.started);
         let request_id_seed = RandomState::new().hash_one(options.started);
         let log = AccessLogWriter::start(options.access_log.clone())?;
-        let tls = TlsCompiler::new().map_err(io::Error::other)?;
+        let tls = TlsCompiler::new(options.tls.clone());
         let options = Arc::new(options);
         let (mut workers, mut lookup, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..options.workers.max(1) {
@@ -195,6 +198,10 @@ impl Workers {
 
     pub fn count(&self) -> usize {
         self.workers.len()
+    }
+
+    pub fn tls_settings(&self) -> &TlsSettings {
+        &self.options.tls
     }
 
     pub fn limits(&self) -> &Limits {

@@ -7,6 +7,7 @@ mod clients;
 mod life;
 mod planes;
 mod refuse;
+mod tls;
 
 use gateway_tests::rows::{ALL, ANY, Lacks, PACKETS, Row, run};
 use std::process::ExitCode;
@@ -96,6 +97,26 @@ const ROWS: &[Row] = &[
         name: "a foreign XDP program is refused by name",
         datapaths: &["xdp"],
         run: refuse::foreign_xdp,
+    },
+    Row {
+        name: "no client passes for another, and each is told to endpoints as what it is",
+        datapaths: ANY,
+        run: tls::clients,
+    },
+    Row {
+        name: "an endpoint is believed for its name by its authority, or not spoken to",
+        datapaths: ANY,
+        run: tls::upstream,
+    },
+    Row {
+        name: "certificates rotate under handshakes and nobody notices",
+        datapaths: ANY,
+        run: tls::rotation,
+    },
+    Row {
+        name: "a ClientHello of any shape is routed by its name or closed",
+        datapaths: ANY,
+        run: tls::hello,
     },
     Row {
         name: "without privilege the datapath is off and says why",

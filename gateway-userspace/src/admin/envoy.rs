@@ -1,17 +1,21 @@
 //! The Envoy-shaped read paths, for the tools and habits that know them.
 
-use super::state::AdminState;
+use super::state::{AdminState, Published};
 use super::view;
 use crate::settings::tunables;
+use crate::telemetry::access_log::timestamp::Timestamps;
 use crate::telemetry::metrics;
+use crate::worker::tls::x509::{self, CertificateFacts};
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use gateway_core::ir::CertificateName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 type Shared = State<Arc<AdminState>>;
 
@@ -82,7 +86,12 @@ pub async fn server_info(State(state): Shared) -> Json<Value> {
 async fn exposition(state: &AdminState) -> String {
     let published = state.published();
     let reports = state.reports(false).await;
-    metrics::render(&reports, &state.kernel.counters(), &published.snapshot)
+    let certificates: Vec<_> = certificate_facts(&published).collect();
+    let expiries: Vec<(&str, i64)> = certificates
+        .iter()
+        .map(|(name, facts)| (name.as_str(), facts.not_after))
+        .collect();
+    metrics::render(&reports, &state.kernel.counters(), &published.snapshot) + &metrics::expiries(&expiries)
 }
 
 pub async fn prometheus(State(state): Shared) -> Response {
@@ -134,6 +143,7 @@ pub async fn config_dump(State(state): Shared) -> Json<Value> {
         "certificates": published.ir.certificates.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
         "limits": settings["limits"],
         "timeouts": settings["timeouts"],
+        "tls": state.workers.tls_settings().values(),
         "objects": published.statuses,
         "diagnostics": published.diagnostics,
     }))
@@ -199,11 +209,43 @@ pub async fn listeners(State(state): Shared, Query(query): Query<Format>) -> Res
 
 pub async fn certs(State(state): Shared) -> Json<Value> {
     let published = state.published();
-    let names: Vec<Value> = published
-        .ir
-        .certificates
-        .keys()
-        .map(|name| json!({"name": name.as_str()}))
-        .collect();
-    Json(json!({"certificates": names}))
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let days = |until: i64| until.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX)).max(0) / 86_400;
+    let row = |(name, facts): (&CertificateName, CertificateFacts)| {
+        let dns = facts.dns.iter().map(|name| json!({"dns": name}));
+        let names: Vec<Value> = dns.chain(facts.uris.iter().map(|uri| json!({"uri": uri}))).collect();
+        json!({
+            "name": name.as_str(),
+            "ca_cert": [],
+            "cert_chain": [{
+                "path": "<inline>",
+                "serial_number": facts.serial,
+                "subject": facts.subject,
+                "issuer": facts.issuer,
+                "subject_alt_names": names,
+                "days_until_expiration": days(facts.not_after).to_string(),
+                "valid_from": time_text(facts.not_before),
+                "expiration_time": time_text(facts.not_after),
+            }],
+        })
+    };
+    let rows: Vec<Value> = certificate_facts(&published).map(row).collect();
+    Json(json!({"certificates": rows}))
+}
+
+/// What each configured certificate says of itself; of one that is none, nothing.
+fn certificate_facts(published: &Published) -> impl Iterator<Item = (&CertificateName, CertificateFacts)> {
+    published.ir.certificates.iter().map(|(name, certificate)| {
+        let leaf = certificate.chain.first();
+        (name, leaf.and_then(|der| x509::facts(der)).unwrap_or_default())
+    })
+}
+
+/// RFC 3339, of seconds since 1970.
+fn time_text(seconds: i64) -> String {
+    let millis = u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+    Timestamps::default().rfc3339(millis).to_owned()
 }

@@ -45,6 +45,8 @@ pub fn connection(view: &ConnectionView, worker: Option<u16>, snapshot: &Snapsho
         "local": view.local.to_string(),
         "listener": listener_bind(snapshot, view.listener),
         "endpoint": endpoint_name(snapshot, view.endpoint),
+        "serverName": view.server_name,
+        "identity": view.identity,
         "streams": view.streams,
         "streamsTotal": view.streams_total,
         "bytesIn": view.bytes_in,

@@ -184,6 +184,7 @@ fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Resul
         workers: count,
         limits: tunables.limits.clone(),
         access_log: tunables.access_log.into(),
+        tls: tunables.tls.clone(),
         started,
         ..WorkerOptions::default()
     };

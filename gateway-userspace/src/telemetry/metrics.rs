@@ -24,6 +24,20 @@ pub fn render(reports: &[Report], kernel: &[(u32, Reason, u64)], snapshot: &Snap
     out.finish()
 }
 
+/// Until when each configured certificate is good, in seconds since 1970; in the text format 0.0.4.
+pub fn expiries(certificates: &[(&str, i64)]) -> String {
+    let mut out = Exposition::default();
+    out.family(
+        "sluice_certificate_expiry_timestamp_seconds",
+        exposition::Kind::Gauge,
+        "When a configured certificate stops being good.",
+    );
+    for (name, at) in certificates {
+        out.sample(&[("certificate", name)], at);
+    }
+    out.finish()
+}
+
 /// The workers' counters added up.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {

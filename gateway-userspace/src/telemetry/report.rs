@@ -119,6 +119,9 @@ pub struct TlsMetrics {
     /// Of those, resumed from a ticket.
     pub resumed_total: u64,
     pub handshakes_active: u64,
+    /// With endpoints: agreed, and failed.
+    pub upstream_handshakes_total: u64,
+    pub upstream_failures_total: u64,
 }
 
 /// How the loop itself fares.
@@ -140,6 +143,8 @@ impl TlsMetrics {
         self.handshakes_total += other.handshakes_total;
         self.resumed_total += other.resumed_total;
         self.handshakes_active += other.handshakes_active;
+        self.upstream_handshakes_total += other.upstream_handshakes_total;
+        self.upstream_failures_total += other.upstream_failures_total;
     }
 }
 

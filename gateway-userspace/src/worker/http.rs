@@ -35,6 +35,8 @@ pub struct HttpPlane {
     again: Vec<Key>,
     handshakes: usize,
     lingering: usize,
+    /// When the log last heard of a handshake with an endpoint that failed.
+    told_at: Option<Moment>,
     pub(super) tls: TlsMetrics,
     pub(super) reads_total: u64,
     pub(super) writes_total: u64,
@@ -51,6 +53,7 @@ impl HttpPlane {
             again: Vec::new(),
             handshakes: 0,
             lingering: 0,
+            told_at: None,
             tls: TlsMetrics::default(),
             reads_total: 0,
             writes_total: 0,
@@ -99,7 +102,7 @@ impl HttpPlane {
                     self.read(key, context);
                 }
             }
-            Stage::Handshaking { .. } => {
+            Stage::Handshaking { .. } | Stage::Securing { .. } => {
                 if socket.blocked && event.is_writable() {
                     socket.blocked = !socket.flush().unwrap_or(true);
                 }
@@ -139,12 +142,8 @@ impl HttpPlane {
                         conn,
                         endpoint,
                         addr,
-                        protocol: _,
-                    } => match context.snapshot.endpoint_tls(endpoint) {
-                        // Rather not at all than in plain text.
-                        Some(_) => self.engine.connect_failed(conn, context.now),
-                        None => self.connect(conn, addr, context),
-                    },
+                        protocol,
+                    } => self.connect(conn, endpoint, addr, protocol, context),
                     Action::Close { conn, reset } => self.close(conn, reset, context),
                 }
             }

@@ -3,7 +3,8 @@
 //! Registered once for reading and writing, edge-triggered, and never again: what the socket could not take or give is
 //! remembered here.
 
-use super::tls::Session;
+use super::tls::identity::ClientCheck;
+use super::tls::{Downstream, Session};
 use gateway_core::ids::ListenerId;
 use gateway_core::time::Moment;
 use gateway_http::engine::ConnId;
@@ -11,13 +12,26 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// What a client's handshake needs until it is over.
+#[derive(Debug)]
+pub struct Handshake {
+    pub tls: Arc<Downstream>,
+    /// The hello, as long as it is needed to know what to answer; then empty.
+    pub hello: Vec<u8>,
+    /// How the client's certificate is checked.
+    pub check: Option<Arc<ClientCheck>>,
+}
 
 /// One socket.
 #[derive(Debug)]
 pub struct Socket {
     pub stream: TcpStream,
     pub tls: Option<Session>,
+    /// Of a handshake of a client's that is not over.
+    pub handshake: Option<Box<Handshake>>,
     pub stage: Stage,
     /// The peer closed its side, or the socket is broken: read to the end, a short read is not the end.
     pub closing: bool,
@@ -39,6 +53,8 @@ pub enum Stage {
     },
     /// An upstream connect is under way.
     Connecting { conn: ConnId },
+    /// It is connected, and TLS is being agreed on. The engine times it with the connect.
+    Securing { conn: ConnId },
     /// The engine's.
     Open { conn: ConnId, upstream: bool },
     /// We said all: what TLS holds back still goes out, then the peer may take it in its time; closing at once could
@@ -58,6 +74,7 @@ impl Socket {
         Self {
             stream,
             tls: None,
+            handshake: None,
             stage,
             closing: false,
             ended: false,
@@ -65,11 +82,11 @@ impl Socket {
         }
     }
 
-    /// The engine's name for it.
+    /// The engine's name for it, if the engine is told of its bytes.
     pub fn conn(&self) -> Option<ConnId> {
         match self.stage {
             Stage::Connecting { conn } | Stage::Open { conn, .. } => Some(conn),
-            Stage::Handshaking { .. } | Stage::Lingering { .. } => None,
+            Stage::Handshaking { .. } | Stage::Securing { .. } | Stage::Lingering { .. } => None,
         }
     }
 
@@ -166,7 +183,6 @@ mod tests {
     use super::*;
     use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
-    use std::sync::Arc;
 
     type Client = StreamOwned<ClientConnection, std::net::TcpStream>;
 

@@ -11,6 +11,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libbpf_rs", &["kernel/inspect"]),
     ("mio", &["worker"]),
     ("rustls", &["worker", "lab"]),
+    ("x509_parser", &["worker"]),
+    ("rustls_native_certs", &["worker"]),
     ("axum", &["admin"]),
     ("hyper", &["admin", "cli", "lab"]),
     ("hyper_util", &["admin", "cli", "lab"]),

@@ -330,6 +330,13 @@ fn tls(out: &mut Exposition, totals: &Totals) {
         totals.tls.handshakes_total - totals.tls.resumed_total,
     )
     .sample(&[("kind", "resumed")], totals.tls.resumed_total);
+    out.family(
+        "sluice_upstream_tls_handshakes_total",
+        Kind::Counter,
+        "TLS handshakes with endpoints, by how they ended.",
+    )
+    .sample(&[("end", "agreed")], totals.tls.upstream_handshakes_total)
+    .sample(&[("end", "failed")], totals.tls.upstream_failures_total);
 }
 
 fn workers(out: &mut Exposition, reports: &[Report]) {

@@ -40,6 +40,10 @@ impl HttpPlane {
                 context.timers.wake(until, Source::Http(key));
                 return self.linger(key);
             }
+        } else if matches!(socket.stage, Stage::Open { .. }) {
+            // An endpoint is told that nothing follows; it has to take it now or do without.
+            socket.finish();
+            let _ = socket.flush();
         }
         self.sockets.remove(key);
     }
@@ -63,7 +67,7 @@ impl HttpPlane {
         match socket.stage {
             Stage::Handshaking { .. } => self.handshakes -= 1,
             Stage::Lingering { .. } => self.lingering -= 1,
-            Stage::Connecting { .. } | Stage::Open { .. } => {}
+            Stage::Connecting { .. } | Stage::Securing { .. } | Stage::Open { .. } => {}
         }
         // The alert goes out if it can.
         let _ = socket.flush();
@@ -79,7 +83,11 @@ impl HttpPlane {
                 self.lingering -= 1;
                 self.sockets.remove(key);
             }
-            Stage::Handshaking { .. } | Stage::Lingering { .. } | Stage::Connecting { .. } | Stage::Open { .. } => {}
+            Stage::Handshaking { .. }
+            | Stage::Lingering { .. }
+            | Stage::Connecting { .. }
+            | Stage::Securing { .. }
+            | Stage::Open { .. } => {}
         }
     }
 }

@@ -3,11 +3,14 @@
 use super::{HttpPlane, READ_BYTES, READS_PER_TURN};
 use crate::worker::slab::Key;
 use crate::worker::socket::Stage;
+use crate::worker::tls::Session;
 use crate::worker::tls::session::{Fed, refusal};
 use crate::worker::turn::Context;
+use gateway_core::detect::client_hello::{self, Hello, NotHello};
 use gateway_core::fault::Refusal;
 use gateway_http::engine::ConnId;
 use std::io::{ErrorKind, Read};
+use std::sync::Arc;
 
 /// What one read came to.
 enum Chunk {
@@ -25,8 +28,11 @@ impl HttpPlane {
             let Some(socket) = self.sockets.get(key) else { return };
             let more = match (socket.stage, socket.tls.is_some()) {
                 (Stage::Open { conn, .. }, false) => self.read_plain(key, conn, context),
-                (Stage::Open { .. } | Stage::Handshaking { .. }, true) => self.read_sealed(key, context),
-                (Stage::Handshaking { .. }, false) | (Stage::Connecting { .. } | Stage::Lingering { .. }, _) => false,
+                (Stage::Open { .. } | Stage::Handshaking { .. } | Stage::Securing { .. }, true) => {
+                    self.read_sealed(key, context)
+                }
+                (Stage::Handshaking { .. }, false) => self.read_hello(key, context),
+                (Stage::Securing { .. }, false) | (Stage::Connecting { .. } | Stage::Lingering { .. }, _) => false,
             };
             if !more {
                 return;
@@ -112,6 +118,14 @@ impl HttpPlane {
             // Behind a close_notify nothing counts (RFC 8446 6.1).
             return more;
         }
+        self.unseal(key, open, n, context) && more
+    }
+
+    /// Opens the first `n` bytes of what was read. True: the connection goes on.
+    fn unseal(&mut self, key: Key, open: Option<ConnId>, n: usize, context: &mut Context) -> bool {
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return false;
+        };
         let lead = open.map_or(0, |conn| self.engine.restore(conn, &mut self.buffer));
         let Some(session) = socket.tls.as_mut() else {
             return false;
@@ -122,15 +136,71 @@ impl HttpPlane {
             socket.blocked |= !socket.flush().unwrap_or(true);
         }
         match fed {
-            Ok(fed) => self.opened(key, open, lead, fed, context) && more,
+            Ok(fed) => self.opened(key, open, lead, fed, context),
             Err(error) => {
                 match open {
                     Some(conn) => {
                         self.deliver(conn, lead, context);
                         self.engine.lost(conn, context.now);
                     }
-                    None => self.refuse(key, refusal(&error), context),
+                    None => self.disagree(key, refusal(&error), &error.to_string(), context),
                 }
+                false
+            }
+        }
+    }
+
+    /// A handshake came to nothing.
+    fn disagree(&mut self, key: Key, refusal: Refusal, why: &str, context: &mut Context) {
+        match self.sockets.get(key).map(|socket| socket.stage) {
+            Some(Stage::Securing { conn }) => self.unsecured(key, conn, why, context),
+            Some(_) => self.refuse(key, refusal, context),
+            None => {}
+        }
+    }
+
+    /// Reads a hello whose name decides what its client is asked. True: there may be more.
+    fn read_hello(&mut self, key: Key, context: &mut Context) -> bool {
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return false;
+        };
+        let Some(handshake) = socket.handshake.as_mut() else {
+            return false;
+        };
+        let known = handshake.hello.len();
+        self.sealed[..known].copy_from_slice(&handshake.hello);
+        self.reads_total += 1;
+        let (n, more) = match read_once(&mut socket.stream, &mut self.sealed[known..], socket.closing) {
+            Chunk::Bytes(n, more) => (known + n, more),
+            Chunk::Empty => return false,
+            Chunk::End | Chunk::Broken => {
+                self.refuse(key, Refusal::Handshake, context);
+                return false;
+            }
+        };
+        let name = match client_hello::parse(&self.sealed[..n]) {
+            Hello::Incomplete { .. } => {
+                handshake.hello.clear();
+                handshake.hello.extend_from_slice(&self.sealed[..n]);
+                return more;
+            }
+            Hello::Complete { server_name } => Ok(server_name),
+            Hello::Not(NotHello::NotTls | NotHello::OtherMessage | NotHello::TooLong) => Err(Refusal::NotTls),
+            Hello::Not(NotHello::Malformed) => Err(Refusal::Handshake),
+        };
+        let session = name.and_then(|name| {
+            let class = handshake.tls.of(name.as_deref()).ok_or(Refusal::NoServerName)?;
+            handshake.check.clone_from(&class.check);
+            Session::server(Arc::clone(&class.config)).map_err(|_| Refusal::Broken)
+        });
+        match session {
+            Ok(session) => {
+                handshake.hello = Vec::new();
+                socket.tls = Some(session);
+                self.unseal(key, None, n, context) && more
+            }
+            Err(refusal) => {
+                self.refuse(key, refusal, context);
                 false
             }
         }
@@ -150,9 +220,15 @@ impl HttpPlane {
                 if self.sockets.get(key).is_none_or(handshaking) {
                     return true;
                 }
-                match self.established(key, context) {
-                    Some(conn) => conn,
-                    None => return false,
+                match self.sockets.get(key).map(|socket| socket.stage) {
+                    Some(Stage::Securing { conn }) => {
+                        self.secured(key, conn, context);
+                        conn
+                    }
+                    Some(_) | None => match self.established(key, context) {
+                        Some(conn) => conn,
+                        None => return false,
+                    },
                 }
             }
         };
@@ -167,7 +243,7 @@ impl HttpPlane {
     fn cut(&mut self, key: Key, open: Option<ConnId>, context: &mut Context) {
         match open {
             Some(conn) => self.engine.lost(conn, context.now),
-            None => self.refuse(key, Refusal::Handshake, context),
+            None => self.disagree(key, Refusal::Handshake, "the endpoint ended the connection", context),
         }
     }
 }

@@ -1,143 +1,214 @@
-//! From a [`Snapshot`] to one `rustls::ServerConfig` for each HTTPS listener.
+//! From a [`Snapshot`] to one `rustls::ServerConfig` for each HTTPS listener and class of clients, and to one
+//! `rustls::ClientConfig` for each service that is spoken to over TLS.
 //!
 //! Total: a certificate that does not load leaves its scope without one and says why; the listener's other scopes, and
 //! every other listener, are served. A listener without any certificate has no configuration and closes what it
-//! accepts.
+//! accepts; so does one whose clients cannot be checked as it asks.
+//!
+//! Session tickets are sealed with keys of their listener and its settings alone, made anew every six hours and good
+//! for twelve: what a client got where nobody asked for its certificate opens nothing where somebody does, and one
+//! authority less makes all tickets of its listener worthless.
 
-use gateway_core::ids::ListenerId;
-use gateway_core::ir::{Bind, Certificate, CertificateName, HostPattern};
+use super::clients::{self, Unchecked};
+use super::identity::ClientCheck;
+use super::keys::Keys;
+use super::names::{Names, OfClass};
+use super::upstream::{Upstream, UpstreamTls};
+use crate::settings::tls::TlsSettings;
+use gateway_core::ids::{EndpointId, ListenerId};
+use gateway_core::ir::{BackendTls, Bind, ClientMode, ListenerTls, ServiceName, TlsVersion};
 use gateway_core::snapshot::{HttpPlan, ScopePlan, Serve, Snapshot};
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
+use rustls::pki_types::UnixTime;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::CertifiedKey;
-use std::collections::{BTreeMap, HashMap};
+use rustls::{RootCertStore, ServerConfig};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// The TLS configurations of one revision, by `ListenerId`.
+/// The TLS configurations of one revision.
 #[derive(Debug, Default)]
 pub struct TlsPlans {
-    configs: Vec<Option<Arc<ServerConfig>>>,
+    /// By `ListenerId`.
+    listeners: Vec<Option<Arc<Downstream>>>,
+    /// By `EndpointId`; endpoints that left are spoken to as they were last.
+    upstreams: Vec<Upstream>,
     pub problems: Vec<TlsProblem>,
 }
 
-/// Why some name of a listener has no certificate.
+/// What could not be had as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsProblem {
-    pub listener: ListenerId,
-    pub bind: Bind,
+    /// A bind, or a service.
+    pub at: String,
     pub why: String,
 }
 
 impl fmt::Display for TlsProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.bind, self.why)
+        write!(f, "{}: {}", self.at, self.why)
     }
 }
 
 impl TlsPlans {
     /// `None`: not HTTPS, or no certificate could be used.
-    pub fn config(&self, listener: ListenerId) -> Option<&Arc<ServerConfig>> {
-        self.configs.get(listener.index())?.as_ref()
+    pub fn listener(&self, listener: ListenerId) -> Option<&Arc<Downstream>> {
+        self.listeners.get(listener.index())?.as_ref()
+    }
+
+    pub fn upstream(&self, endpoint: EndpointId) -> &Upstream {
+        self.upstreams.get(endpoint.index()).unwrap_or(&Upstream::Broken)
     }
 }
 
-/// Makes plans, and remembers what can be kept from one revision to the next: parsed keys, and whole configurations of
-/// listeners that did not change.
+/// TLS of one bound port.
+#[derive(Debug)]
+pub struct Downstream {
+    names: Arc<Names>,
+    classes: Vec<Class>,
+}
+
+/// Listeners of a port that ask the same of their clients.
+#[derive(Debug)]
+pub struct Class {
+    pub config: Arc<ServerConfig>,
+    /// `None`: clients are not asked who they are.
+    pub check: Option<Arc<ClientCheck>>,
+}
+
+impl Downstream {
+    /// The only class, if there is one: then nothing of the hello needs to be known before it is answered.
+    pub fn only(&self) -> Option<&Class> {
+        match &self.classes[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// By the server name of the hello, lower case.
+    pub fn of(&self, server_name: Option<&str>) -> Option<&Class> {
+        self.classes.get(self.names.class_of(server_name)?)
+    }
+}
+
+/// Makes plans, and remembers what can be kept from one revision to the next: parsed keys, ticket keys, and whole
+/// configurations of what did not change.
 #[derive(Debug)]
 pub struct TlsCompiler {
     provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    settings: TlsSettings,
     keys: Keys,
-    configs: BTreeMap<Bind, (Arc<Names>, Arc<ServerConfig>)>,
+    tickets: BTreeMap<(Bind, ListenerTls), Arc<dyn ProducesTickets>>,
+    listeners: BTreeMap<Bind, (Vec<ListenerTls>, Arc<Downstream>)>,
+    services: BTreeMap<ServiceName, Service>,
+    upstreams: Vec<Upstream>,
+    /// Authorities of the host; read when somebody first asks.
+    system: Option<Arc<RootCertStore>>,
 }
 
-/// What each certificate came to.
-type Keys = BTreeMap<CertificateName, (Arc<Certificate>, Result<Arc<CertifiedKey>, String>)>;
+/// A service's TLS and what it was made from.
+#[derive(Clone, Debug)]
+struct Service {
+    of: Arc<BackendTls>,
+    key: Option<Arc<CertifiedKey>>,
+    made: Upstream,
+}
 
 impl TlsCompiler {
-    /// Fails only if the system has no random numbers for ticket keys.
-    pub fn new() -> Result<Self, rustls::Error> {
-        Ok(Self {
+    pub fn new(settings: TlsSettings) -> Self {
+        Self {
             provider: Arc::new(provider()),
-            tickets: aws_lc_rs::Ticketer::new()?,
-            keys: BTreeMap::new(),
-            configs: BTreeMap::new(),
-        })
+            settings,
+            keys: Keys::default(),
+            tickets: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            services: BTreeMap::new(),
+            upstreams: Vec::new(),
+            system: None,
+        }
     }
 
     pub fn compile(&mut self, snapshot: &Snapshot) -> TlsPlans {
-        let mut plans = TlsPlans::default();
-        let mut keys = Keys::new();
-        let mut configs = BTreeMap::new();
-        for (index, listener) in snapshot.listeners.iter().enumerate() {
-            let config = listener.as_ref().and_then(|listener| {
+        let mut problems = Vec::new();
+        self.keys.begin();
+        let (mut listeners, mut kept, mut tickets) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for listener in &snapshot.listeners {
+            let downstream = listener.as_ref().and_then(|listener| {
                 let (Serve::Http(http), bind) = (&listener.serve, listener.bind) else {
                     return None;
                 };
-                let id = ListenerId(index as u32);
-                let mut report = |why| {
-                    plans.problems.push(TlsProblem {
-                        listener: id,
-                        bind,
-                        why,
-                    });
+                let at = bind.to_string();
+                let mut report = |why| problems.push(TlsProblem { at: at.clone(), why });
+                let (classes, names) = self.names(http, snapshot, &mut report)?;
+                let before = self.listeners.get(&bind);
+                let same = before
+                    .filter(|(of, it)| *of == classes && it.names.same(&names))
+                    .cloned();
+                let made = match same {
+                    Some((_, same)) => same,
+                    None => match self.downstream(bind, &classes, names) {
+                        Ok(made) => Arc::new(made),
+                        Err(why) => {
+                            report(why);
+                            return None;
+                        }
+                    },
                 };
-                let names = self.names(http, snapshot, &mut keys, &mut report)?;
-                let kept = self.configs.get(&bind).filter(|(old, _)| old.same(&names)).cloned();
-                let (names, config) = match kept {
-                    Some(kept) => kept,
-                    None => {
-                        let names = Arc::new(names);
-                        let config = self
-                            .config(names.clone())
-                            .map_err(|error| report(error.to_string()))
-                            .ok()?;
-                        (names, Arc::new(config))
-                    }
-                };
-                configs.insert(bind, (names, config.clone()));
-                Some(config)
+                for class in &classes {
+                    let key = (bind, class.clone());
+                    tickets.extend(
+                        self.tickets
+                            .get_key_value(&key)
+                            .map(|(key, it)| (key.clone(), Arc::clone(it))),
+                    );
+                }
+                kept.insert(bind, (classes, Arc::clone(&made)));
+                Some(made)
             });
-            plans.configs.push(config);
+            listeners.push(downstream);
         }
-        self.keys = keys;
-        self.configs = configs;
-        plans
+        self.listeners = kept;
+        self.tickets = tickets;
+        self.upstreams(snapshot, &mut problems);
+        TlsPlans {
+            listeners,
+            upstreams: self.upstreams.clone(),
+            problems,
+        }
     }
 
-    /// Who may ask for which certificate; `None` without TLS or without any certificate.
+    /// Who may ask for which certificate, and what each class of scopes asks of its clients; `None` without TLS or
+    /// without any certificate.
     fn names(
-        &self,
+        &mut self,
         http: &HttpPlan,
         snapshot: &Snapshot,
-        keys: &mut Keys,
         report: &mut impl FnMut(String),
-    ) -> Option<Names> {
+    ) -> Option<(Vec<ListenerTls>, Names)> {
         if !http.tls {
             return None;
         }
-        if http.scopes.iter().any(|scope| scope.tls != Default::default()) {
-            report("what it asks of clients is not served yet".to_owned());
-            return None;
-        }
-        let mut names = Names::default();
+        let (mut classes, mut names) = (Vec::<ListenerTls>::new(), Names::default());
         for scope in &http.scopes {
-            let usable = self.usable(scope, snapshot, keys, report);
-            if !usable.is_empty() {
-                names.insert(&scope.hostname, usable);
-            }
+            let usable = self.usable(scope, snapshot, report);
+            let tls = ListenerTls {
+                terms: scope.tls.terms.or(&self.settings.terms),
+                clients: scope.tls.clients.clone(),
+            };
+            let class = classes.iter().position(|class| *class == tls).unwrap_or_else(|| {
+                classes.push(tls);
+                classes.len() - 1
+            });
+            names.push(&scope.hostname, usable, class);
         }
-        (!names.certificates.is_empty()).then_some(names)
+        (!names.is_empty()).then_some((classes, names))
     }
 
     fn usable(
-        &self,
+        &mut self,
         scope: &ScopePlan,
         snapshot: &Snapshot,
-        keys: &mut Keys,
         report: &mut impl FnMut(String),
     ) -> Vec<Arc<CertifiedKey>> {
         let mut usable = Vec::new();
@@ -146,18 +217,10 @@ impl TlsCompiler {
                 report(format!("listener {}: certificate {name} is not there", scope.listener));
                 continue;
             };
-            if !keys.contains_key(name) {
-                let kept = self
-                    .keys
-                    .get(name)
-                    .filter(|(old, _)| old == certificate)
-                    .map(|(_, key)| key.clone());
-                let key = kept.unwrap_or_else(|| self.load(certificate));
-                keys.insert(name.clone(), (certificate.clone(), key));
-            }
-            match &keys[name].1 {
-                Ok(key) => usable.push(key.clone()),
-                Err(why) => report(format!("listener {}: certificate {name}: {why}", scope.listener)),
+            let (key, problem) = self.keys.get(name, certificate, &self.provider, seconds());
+            usable.extend(key);
+            if let Some(why) = problem {
+                report(format!("listener {}: certificate {name}: {why}", scope.listener));
             }
         }
         if usable.is_empty() {
@@ -169,36 +232,177 @@ impl TlsCompiler {
         usable
     }
 
-    fn load(&self, certificate: &Certificate) -> Result<Arc<CertifiedKey>, String> {
-        let chain: Vec<_> = certificate
-            .chain
-            .iter()
-            .map(|der| CertificateDer::from(der.clone()))
-            .collect();
-        if chain.is_empty() {
-            return Err("the chain is empty; put the certificate, leaf first, into tls.crt".to_owned());
+    fn downstream(&mut self, bind: Bind, asked: &[ListenerTls], names: Names) -> Result<Downstream, String> {
+        let names = Arc::new(names);
+        let mut classes = Vec::new();
+        for (class, tls) in asked.iter().enumerate() {
+            let check = match &tls.clients {
+                None => None,
+                Some(clients) => Some(Arc::new(ClientCheck {
+                    mode: clients.mode,
+                    verifier: clients::verifier(clients, &self.provider)?,
+                    forwarded: self.settings.forwarded,
+                })),
+            };
+            let tickets = match self.tickets.get(&(bind, tls.clone())) {
+                Some(tickets) => Arc::clone(tickets),
+                None => {
+                    let tickets = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
+                    self.tickets.insert((bind, tls.clone()), Arc::clone(&tickets));
+                    tickets
+                }
+            };
+            let resolver = OfClass {
+                names: Arc::clone(&names),
+                class,
+            };
+            let config = self
+                .config(tls, check.as_deref(), resolver, tickets)
+                .map_err(|error| error.to_string())?;
+            classes.push(Class {
+                config: Arc::new(config),
+                check,
+            });
         }
-        let key = PrivateKeyDer::try_from(certificate.key.expose())
-            .map_err(|_| "the key is neither PKCS#8, PKCS#1 nor SEC1".to_owned())?
-            .clone_key();
-        CertifiedKey::from_der(chain, key, &self.provider)
-            .map(Arc::new)
-            .map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
-                error => error.to_string(),
-            })
+        Ok(Downstream { names, classes })
     }
 
-    fn config(&self, names: Arc<Names>) -> Result<ServerConfig, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(names);
+    fn config(
+        &self,
+        tls: &ListenerTls,
+        check: Option<&ClientCheck>,
+        resolver: OfClass,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<ServerConfig, rustls::Error> {
+        let mut provider = Arc::clone(&self.provider);
+        if let Some(suites) = &tls.terms.suites {
+            let all = &self.provider.cipher_suites;
+            let of = |number: u16| all.iter().find(|suite| u16::from(suite.suite()) == number).copied();
+            Arc::make_mut(&mut provider).cipher_suites = suites.iter().filter_map(|suite| of(suite.number())).collect();
+        }
+        let newest = [&rustls::version::TLS13];
+        let both = [&rustls::version::TLS13, &rustls::version::TLS12];
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_protocol_versions(match tls.terms.version_min {
+                Some(TlsVersion::V13) => &newest[..],
+                Some(TlsVersion::V12) | None => &both[..],
+            })?;
+        let builder = match check {
+            None => builder.with_no_client_auth(),
+            Some(check) => builder.with_client_cert_verifier(match check.mode {
+                ClientMode::Required | ClientMode::Optional => Arc::clone(&check.verifier),
+                ClientMode::Unchecked => Arc::new(Unchecked(Arc::clone(&check.verifier))),
+            }),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = self.tickets.clone();
+        config.ticketer = tickets;
+        // Tickets carry what a session is resumed from: nothing is remembered here, no lock is taken for it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        // No early data (RFC 8446 8): what is replayed could be a request.
+        config.max_early_data_size = 0;
         config.ignore_client_order = true;
         Ok(config)
     }
+
+    /// What each endpoint is spoken to with; kept for endpoints that left, whose ids are not given again so soon.
+    fn upstreams(&mut self, snapshot: &Snapshot, problems: &mut Vec<TlsProblem>) {
+        let mut services = BTreeMap::new();
+        for service in snapshot.services.iter().flatten() {
+            if let Some(tls) = &service.tls {
+                let mut report = |why| {
+                    problems.push(TlsProblem {
+                        at: format!("service {}", service.name),
+                        why,
+                    });
+                };
+                let made = self.service(&service.name, tls, snapshot, &mut report);
+                services.insert(service.name.clone(), made);
+            }
+        }
+        self.services = services;
+        for endpoint in snapshot.endpoints.iter().flatten() {
+            let upstream = match snapshot.service(endpoint.service) {
+                None => Upstream::Broken,
+                Some(service) if service.tls.is_none() => Upstream::Plain,
+                Some(service) => self
+                    .services
+                    .get(&service.name)
+                    .map_or(Upstream::Broken, |service| service.made.clone()),
+            };
+            let index = endpoint.id.index();
+            if self.upstreams.len() <= index {
+                self.upstreams.resize_with(index + 1, Upstream::default);
+            }
+            self.upstreams[index] = upstream;
+        }
+    }
+
+    fn service(
+        &mut self,
+        name: &ServiceName,
+        tls: &Arc<BackendTls>,
+        snapshot: &Snapshot,
+        report: &mut impl FnMut(String),
+    ) -> Service {
+        let mut key = None;
+        if let Some(certificate) = &tls.certificate {
+            let problem = match snapshot.certificates.get(certificate) {
+                None => Some("it is not there".to_owned()),
+                Some(of) => {
+                    let (found, problem) = self.keys.get(certificate, of, &self.provider, seconds());
+                    key = found;
+                    problem
+                }
+            };
+            if let Some(why) = problem {
+                report(format!("client certificate {certificate}: {why}"));
+            }
+        }
+        let same_key = |before: &Option<Arc<CertifiedKey>>| match (before, &key) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if let Some(before) = self.services.get(name)
+            && before.of == *tls
+            && same_key(&before.key)
+            && !matches!(before.made, Upstream::Broken)
+        {
+            return before.clone();
+        }
+        let system = Arc::clone(self.system.get_or_insert_with(|| match tls.authorities {
+            gateway_core::ir::Authorities::System => Arc::new(system_roots()),
+            gateway_core::ir::Authorities::These(_) => Arc::new(RootCertStore::empty()),
+        }));
+        if system.is_empty() {
+            self.system = None;
+        }
+        let made = match UpstreamTls::new(tls, key.clone(), &system, &self.provider) {
+            Ok(made) => Upstream::Tls(Arc::new(made)),
+            Err(why) => {
+                report(why);
+                Upstream::Broken
+            }
+        };
+        Service {
+            of: Arc::clone(tls),
+            key,
+            made,
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn seconds() -> i64 {
+    i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The authorities of the host, from where OpenSSL has them: `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the distribution's.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
 /// aws-lc-rs with AES-128-GCM first: as strong as anyone needs, and a third cheaper than AES-256.
@@ -214,184 +418,5 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-/// Certificates by server name: exact, then the longest wildcard, then any. A client that sends no name gets the
-/// certificate for any name, else that of the least specific scope.
-#[derive(Debug, Default)]
-struct Names {
-    certificates: Vec<Vec<Arc<CertifiedKey>>>,
-    exact: HashMap<String, usize>,
-    /// By suffix with its leading dot.
-    suffixes: HashMap<String, usize>,
-    any: Option<usize>,
-}
-
-impl Names {
-    /// The first scope of a hostname wins.
-    fn insert(&mut self, hostname: &HostPattern, certificates: Vec<Arc<CertifiedKey>>) {
-        let index = self.certificates.len();
-        self.certificates.push(certificates);
-        match hostname {
-            HostPattern::Exact(name) => _ = self.exact.entry(name.clone()).or_insert(index),
-            HostPattern::Suffix(suffix) => _ = self.suffixes.entry(suffix.clone()).or_insert(index),
-            HostPattern::Any => _ = self.any.get_or_insert(index),
-        }
-    }
-
-    fn of(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
-        let wildcard = || {
-            name.match_indices('.')
-                .find_map(|(dot, _)| self.suffixes.get(&name[dot..]))
-        };
-        let index = self.exact.get(name).or_else(wildcard).copied().or(self.any)?;
-        self.certificates.get(index)
-    }
-
-    fn nameless(&self) -> Option<&Vec<Arc<CertifiedKey>>> {
-        match self.any {
-            Some(index) => self.certificates.get(index),
-            None => self.certificates.last(),
-        }
-    }
-
-    fn same(&self, other: &Names) -> bool {
-        let same_keys = |a: &Vec<Arc<CertifiedKey>>, b: &Vec<Arc<CertifiedKey>>| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
-        self.exact == other.exact
-            && self.suffixes == other.suffixes
-            && self.any == other.any
-            && self.certificates.len() == other.certificates.len()
-            && self
-                .certificates
-                .iter()
-                .zip(&other.certificates)
-                .all(|(a, b)| same_keys(a, b))
-    }
-}
-
-impl ResolvesServerCert for Names {
-    /// Of several certificates the first that the client can verify.
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let candidates = match hello.server_name() {
-            Some(name) => self.of(&name.to_ascii_lowercase())?,
-            None => self.nameless()?,
-        };
-        let schemes = hello.signature_schemes();
-        let fits = candidates.iter().find(|key| key.key.choose_scheme(schemes).is_some());
-        fits.or(candidates.first()).cloned()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use gateway_core::ir::{Bind, SecretBytes};
-    use gateway_core::snapshot::ListenerPlan;
-
-    fn certificate(name: &str) -> Arc<Certificate> {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        let key = SecretBytes::new(made.signing_key.serialize_der());
-        Arc::new(Certificate {
-            chain: vec![made.cert.der().to_vec()],
-            key,
-        })
-    }
-
-    fn snapshot(scopes: &[(&str, &str)], certificates: &[(&str, &Arc<Certificate>)]) -> Snapshot {
-        let scope = |(host, certificate): &(&str, &str)| ScopePlan {
-            listener: (*host).into(),
-            hostname: HostPattern::parse(Some(host)),
-            certificates: vec![(*certificate).into()],
-            tls: Default::default(),
-            hosts: Default::default(),
-        };
-        let listener = ListenerPlan {
-            bind: Bind::tcp("192.0.2.1:443".parse().unwrap()),
-            names: vec![],
-            why: String::new(),
-            serve: Serve::Http(HttpPlan::new(true, scopes.iter().map(scope).collect())),
-        };
-        Snapshot {
-            listeners: vec![Some(listener)],
-            certificates: certificates
-                .iter()
-                .map(|(name, it)| ((*name).into(), (*it).clone()))
-                .collect(),
-            ..Snapshot::default()
-        }
-    }
-
-    fn names(compiler: &TlsCompiler) -> &Names {
-        &compiler.configs.values().next().unwrap().0
-    }
-
-    #[test]
-    fn a_name_finds_its_exact_scope_then_the_longest_wildcard_then_any() {
-        let (exact, long, short, any) = (certificate("a"), certificate("b"), certificate("c"), certificate("d"));
-        let scopes = [
-            ("a.b.example.com", "exact"),
-            ("*.b.example.com", "long"),
-            ("*.example.com", "short"),
-            ("*", "any"),
-        ];
-        let all = [("exact", &exact), ("long", &long), ("short", &short), ("any", &any)];
-        let mut compiler = TlsCompiler::new().unwrap();
-        assert_eq!(compiler.compile(&snapshot(&scopes, &all)).problems, []);
-        let leaf = |name: &str| names(&compiler).of(name).unwrap()[0].cert[0].to_vec();
-        assert_eq!(leaf("a.b.example.com"), exact.chain[0]);
-        assert_eq!(leaf("x.b.example.com"), long.chain[0]);
-        assert_eq!(leaf("y.x.b.example.com"), long.chain[0]);
-        assert_eq!(leaf("b.example.com"), short.chain[0]);
-        assert_eq!(leaf("example.com"), any.chain[0]);
-    }
-
-    #[test]
-    fn a_name_of_no_scope_gets_nothing_and_no_name_gets_the_default() {
-        let one = certificate("a");
-        let mut compiler = TlsCompiler::new().unwrap();
-        compiler.compile(&snapshot(&[("a.example.com", "one")], &[("one", &one)]));
-        assert!(names(&compiler).of("b.example.com").is_none());
-        assert!(names(&compiler).nameless().is_some());
-    }
-
-    #[test]
-    fn an_unchanged_listener_keeps_its_configuration_and_a_changed_one_does_not() {
-        let (one, two) = (certificate("a"), certificate("a"));
-        let mut compiler = TlsCompiler::new().unwrap();
-        let mut config = |certificate| {
-            let plans = compiler.compile(&snapshot(&[("a.example.com", "it")], &[("it", certificate)]));
-            plans.config(ListenerId(0)).unwrap().clone()
-        };
-        let first = config(&one);
-        let copy = Arc::new((*one).clone());
-        assert!(Arc::ptr_eq(&first, &config(&copy)));
-        assert!(!Arc::ptr_eq(&first, &config(&two)));
-    }
-
-    #[test]
-    fn a_broken_certificate_costs_its_scope_and_says_why() {
-        let good = certificate("a");
-        let key = SecretBytes::new(vec![1, 2, 3]);
-        let bad = Arc::new(Certificate {
-            chain: good.chain.clone(),
-            key,
-        });
-        let foreign = Arc::new(Certificate {
-            chain: good.chain.clone(),
-            key: certificate("b").key.clone(),
-        });
-        let scopes = [
-            ("a.example.com", "good"),
-            ("b.example.com", "bad"),
-            ("c.example.com", "foreign"),
-        ];
-        let all = [("good", &good), ("bad", &bad), ("foreign", &foreign)];
-        let mut compiler = TlsCompiler::new().unwrap();
-        let plans = compiler.compile(&snapshot(&scopes, &all));
-        assert!(plans.config(ListenerId(0)).is_some());
-        let whys: Vec<_> = plans.problems.iter().map(|problem| problem.why.as_str()).collect();
-        assert_eq!(whys.len(), 4, "{whys:?}");
-        assert!(whys[0].contains("neither PKCS#8"), "{whys:?}");
-        assert!(whys[2].contains("does not belong"), "{whys:?}");
-    }
-}
+mod tests;
