@@ -99,6 +99,8 @@ pub enum Fault {
     DeadlineExceeded,
     /// The gateway is out of room for it.
     Overloaded,
+    /// Downstream: nothing went through its open tunnel for too long.
+    TunnelIdle,
     /// The gateway made a mistake.
     Internal,
 }
@@ -111,7 +113,7 @@ impl Fault {
             Fault::HeadTooLarge => 431,
             Fault::TargetTooLong => 414,
             Fault::ClientGone => 499,
-            Fault::RequestTimeout | Fault::Stalled => 408,
+            Fault::RequestTimeout | Fault::Stalled | Fault::TunnelIdle => 408,
             Fault::Misdirected => 421,
             Fault::BodyTooLarge => 413,
             Fault::NoRoute => 404,
@@ -133,7 +135,7 @@ impl Fault {
         match self {
             Fault::BadRequest | Fault::Internal | Fault::BadResponse => 13,
             Fault::ClientGone => 1,
-            Fault::RequestTimeout | Fault::Stalled | Fault::DeadlineExceeded => 4,
+            Fault::RequestTimeout | Fault::Stalled | Fault::DeadlineExceeded | Fault::TunnelIdle => 4,
             Fault::NoRoute | Fault::Misdirected => 12,
             // As gRPC's own peers answer metadata that is too large.
             Fault::HeadTooLarge
@@ -156,7 +158,7 @@ impl Fault {
         match self {
             Fault::BadRequest | Fault::HeadTooLarge | Fault::TargetTooLong | Fault::BodyTooLarge => "DPE",
             Fault::ClientGone => "DC",
-            Fault::RequestTimeout | Fault::Stalled => "SI",
+            Fault::RequestTimeout | Fault::Stalled | Fault::TunnelIdle => "SI",
             Fault::NoRoute | Fault::Misdirected => "NR",
             Fault::Broken => "NC",
             Fault::NoEndpoint => "UH",
@@ -191,6 +193,7 @@ impl Fault {
             | Fault::MessageTooLarge
             | Fault::DeadlineExceeded
             | Fault::Overloaded
+            | Fault::TunnelIdle
             | Fault::Internal => false,
         }
     }
@@ -218,11 +221,12 @@ impl Fault {
             Fault::MessageTooLarge => "message_too_large",
             Fault::DeadlineExceeded => "deadline_exceeded",
             Fault::Overloaded => "overloaded",
+            Fault::TunnelIdle => "tunnel_idle",
             Fault::Internal => "internal",
         }
     }
 
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 22] = [
         Fault::BadRequest,
         Fault::HeadTooLarge,
         Fault::TargetTooLong,
@@ -243,6 +247,7 @@ impl Fault {
         Fault::MessageTooLarge,
         Fault::DeadlineExceeded,
         Fault::Overloaded,
+        Fault::TunnelIdle,
         Fault::Internal,
     ];
 }

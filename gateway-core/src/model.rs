@@ -68,7 +68,10 @@ pub struct StreamView {
     pub rule: Option<RuleId>,
     pub endpoint: Option<EndpointId>,
     pub method: String,
+    /// Empty of a CONNECT.
     pub path: String,
+    /// `request`, or of an open tunnel `websocket`, `upgrade` (another protocol) or `connect`.
+    pub kind: &'static str,
     pub bytes_up: u64,
     pub bytes_down: u64,
     pub age_ms: u64,

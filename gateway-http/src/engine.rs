@@ -58,6 +58,7 @@ mod revisions;
 mod stream;
 mod timer;
 mod transform;
+mod tunnel;
 mod upstream;
 mod view;
 
@@ -148,6 +149,9 @@ pub enum Action {
         addr: SocketAddr,
         protocol: UpstreamProtocol,
     },
+    /// Nothing follows what was written: shut the socket's sending side (FIN; with TLS its close_notify). The peer
+    /// may go on sending.
+    Finish { conn: ConnId },
     /// Close the socket. After this the slot may be given again at once.
     /// `reset`: abort (RST) instead of closing in order.
     Close { conn: ConnId, reset: bool },
@@ -410,7 +414,7 @@ impl Engine {
         let action = self.turn.actions.pop_front()?;
         match action {
             Action::Close { conn, .. } => self.connections.free(conn),
-            Action::Connect { .. } => {}
+            Action::Connect { .. } | Action::Finish { .. } => {}
         }
         Some(action)
     }
@@ -518,6 +522,9 @@ impl Engine {
             }
             self.pump_ring(c);
             if c.out.is_empty() {
+                if std::mem::take(&mut c.finishing) {
+                    self.turn.actions.push_back(Action::Finish { conn: c.id });
+                }
                 return Transmitted::Drained;
             }
         }
@@ -558,7 +565,7 @@ impl Engine {
                 Timed::Stream(index) => {
                     self.streams[index].timer = TimerId::NONE;
                     if let Some(conn) = self.streams[index].legs[DOWN].conn {
-                        self.with(conn, |engine, c| engine.fail(c, index, Fault::DeadlineExceeded));
+                        self.with(conn, |engine, c| engine.on_stream_timer(c, index));
                     } else if let Some(conn) = self.streams[index].legs[UP].conn {
                         self.with(conn, |engine, c| engine.fail_mirror(c, index));
                     }

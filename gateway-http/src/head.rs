@@ -226,6 +226,16 @@ impl FieldList {
         }
     }
 
+    /// Takes the field at `place` away and puts its value behind all others under a known name.
+    pub(crate) fn rename(&mut self, place: usize, token: Token) {
+        let old = self.fields.remove(place);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(token.name());
+        self.bytes
+            .extend_from_within(old.offset() + old.name_len()..old.offset() + old.bytes_len());
+        self.finish_literal(start, token.name().len(), Some((token, false)), old.is_never_indexed());
+    }
+
     /// Gives the field at `place` a new value; its flags other than "bad" stay.
     pub fn set_value(&mut self, place: usize, value: &[u8]) {
         let old = self.fields[place];

@@ -15,3 +15,4 @@ pub mod head;
 pub mod limits;
 pub mod metrics;
 pub mod outcome;
+pub mod websocket;

@@ -112,6 +112,8 @@ pub struct Limits {
     /// A connection whose peer takes nothing of what is written to it for this long is closed; so is a stream whose
     /// response waits for its client's credit, of gRPC after `stream_idle_timeout`.
     pub stall_timeout: Duration,
+    /// An open tunnel (WebSocket, CONNECT) through which nothing goes for this long is closed; `None`: never.
+    pub tunnel_idle_timeout: Option<Duration>,
     /// From accept, or from the first byte of an HTTP/1.1 head, to its end.
     pub head_timeout: Duration,
     /// From HEADERS to the last CONTINUATION of its field block.
@@ -189,6 +191,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(30),
+            tunnel_idle_timeout: Some(Duration::from_secs(3600)),
             head_timeout: Duration::from_secs(10),
             block_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),

@@ -29,6 +29,9 @@ pub struct Metrics {
     pub duration_us_sum: u64,
     /// By `Fault as usize`.
     pub faults: [u64; Fault::ALL.len()],
+    /// Streams that became tunnels, and those that still are.
+    pub tunnels_total: u64,
+    pub tunnels_active: u64,
     pub retries_total: u64,
     /// Copies of requests that were begun, given up because they lagged or there were too many, and not answered.
     pub mirrors_total: u64,

@@ -256,6 +256,7 @@ impl World {
                 busy = true;
                 match action {
                     Action::Connect { conn, protocol, .. } => self.connect(conn, protocol),
+                    Action::Finish { .. } => {}
                     Action::Close { conn, .. } => self.peers.retain(|peer| peer.conn != conn),
                 }
             }

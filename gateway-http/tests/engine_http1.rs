@@ -299,7 +299,7 @@ async fn what_is_no_request_is_answered_and_the_connection_closes() {
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "400 Bad Request",
         ),
-        ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "501 Not Implemented"),
+        ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", "400 Bad Request"),
         ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "400 Bad Request"),
     ] {
         let (rig, mut client, _endpoint) = setup().await;

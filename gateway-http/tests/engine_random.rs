@@ -440,6 +440,7 @@ impl World {
                     Action::Connect { conn, protocol, .. } => {
                         self.connecting.push((conn, protocol == UpstreamProtocol::Http1));
                     }
+                    Action::Finish { .. } => {}
                     Action::Close { conn, .. } => {
                         self.peers.remove(&conn.0);
                         self.connecting.retain(|(id, _)| *id != conn);

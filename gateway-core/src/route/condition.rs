@@ -32,7 +32,10 @@ impl Candidate {
     }
 
     pub fn accepts<F: Fields>(&self, head: &RequestHead<'_, F>) -> bool {
-        self.method.as_deref().is_none_or(|method| method == head.method)
+        // CONNECT asks for a tunnel to anywhere: only who names the method takes it.
+        self.method
+            .as_deref()
+            .map_or(head.method != b"CONNECT", |method| method == head.method)
             && self
                 .headers
                 .iter()

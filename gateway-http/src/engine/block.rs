@@ -108,6 +108,7 @@ impl Engine {
         let facts = if fields.is_too_large() {
             Ok(RequestFacts {
                 method: fields.get(Token::METHOD).map_or(Method::Other, Method::of),
+                upgrade: false,
                 content_length: None,
                 is_grpc: fields.get(Token::CONTENT_TYPE).is_some_and(is_grpc),
                 expects_continue: false,
@@ -166,6 +167,12 @@ impl Engine {
         if leg.received_end {
             return self.stream_error(c, id, ErrorCode::StreamClosed);
         }
+        // In a tunnel there is DATA alone (RFC 9113 8.5).
+        let tunnel = self.streams[index].tunnel.as_ref();
+        if tunnel.is_some_and(|tunnel| from == DOWN || tunnel.is_open()) {
+            return self.stream_error(c, id, ErrorCode::ProtocolError);
+        }
+        let leg = &self.streams[index].legs[from];
         let well_formed = headers::check_trailers(fields).is_ok() && !fields.is_too_large();
         if !end || leg.length_left > 0 || !well_formed {
             return self.stream_error(c, id, ErrorCode::ProtocolError);

@@ -91,6 +91,8 @@ pub struct Connection {
     pub asleep: bool,
     pub timer: TimerId,
     pub closing: Closing,
+    /// Nothing follows what is in the output: the peer is to be told (the end of one direction of a tunnel).
+    pub finishing: bool,
     /// It is gone; the slot stays empty.
     pub dead: bool,
     /// It is in the list of connections to be written.
@@ -170,6 +172,7 @@ impl Connection {
             asleep: false,
             timer: TimerId::NONE,
             closing: Closing::No,
+            finishing: false,
             dead: false,
             dirty: false,
             blocked: false,

@@ -147,7 +147,7 @@ impl Engine {
                 c.wait_in_ring(key);
                 self.pump_ring(c);
             }
-            Wait::Stream | Wait::Connection | Wait::No => {}
+            Wait::Stream | Wait::Connection | Wait::Answer | Wait::No => {}
         }
         Ok(())
     }

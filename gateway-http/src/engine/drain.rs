@@ -18,6 +18,7 @@ impl Engine {
         if !c.is_downstream() || c.farewell != Farewell::None || c.closing != Closing::No {
             return;
         }
+        self.leave_tunnels(c);
         match &mut c.codec {
             Codec::Http2(http2) => {
                 http2.put_farewell(Farewell::Announced, Side::Downstream, c.out.tail(&mut self.pool));

@@ -128,9 +128,8 @@ fn rewrite(to: &Rewrite, prefix_len: usize, fields: &mut FieldList, scratch: &mu
     if let Some(hostname) = &to.hostname {
         fields.set_known(Token::AUTHORITY, hostname.as_bytes());
     }
-    if let Some(by) = &to.path {
+    if let (Some(by), Some(target)) = (&to.path, fields.get(Token::PATH)) {
         scratch.clear();
-        let target = fields.get(Token::PATH).unwrap_or_default();
         let (path, query) = path::split(target);
         filter::rewrite_path(by, path, prefix_len, scratch);
         if let Some(query) = query {

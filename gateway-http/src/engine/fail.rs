@@ -37,7 +37,14 @@ impl Engine {
         if stream.grpc && !down.sent_end && self.send_grpc_trailers(c, index, fault) {
             return self.end_stream(c, index, ErrorCode::NoError);
         }
-        self.end_stream(c, index, ErrorCode::InternalError);
+        // RFC 9113 8.5: what became of the connection behind a tunnel.
+        let tunnel = self.streams[index].tunnel.is_some();
+        let error = if tunnel {
+            ErrorCode::ConnectError
+        } else {
+            ErrorCode::InternalError
+        };
+        self.end_stream(c, index, error);
     }
 
     /// Sends the request to another endpoint; `false` when it cannot or must not be.

@@ -39,7 +39,8 @@ impl Engine {
         }
         let [down, up] = &stream.legs;
         let answered = down.sent_end && up.received_end;
-        if answered && (up.conn.is_none() || (up.sent_end && down.received_end)) {
+        let asked = up.conn.is_none() || (up.sent_end && down.received_end);
+        if answered && (asked || stream.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_refused())) {
             self.end_stream(c, index, ErrorCode::NoError);
         }
     }
@@ -55,6 +56,9 @@ impl Engine {
         self.drop_pending(c, index, DOWN);
         self.drop_pending(c, index, UP);
         self.release_revision(index);
+        if self.streams[index].tunnel.is_some() {
+            self.forget_tunnel(index);
+        }
         let stream = &mut self.streams[index];
         self.timers.cancel(&mut stream.timer);
         self.pool.put(&mut stream.replay);

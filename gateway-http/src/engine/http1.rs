@@ -35,6 +35,8 @@ const DRAIN_BYTES_MAX: u64 = 256 * 1024;
 enum Reading {
     Head,
     Body(Reader),
+    /// What comes is a tunnel's.
+    Tunnel,
     /// The message is whole; the next one begins when the exchange is over.
     Whole,
 }
@@ -76,6 +78,10 @@ pub struct Http1 {
     written_before: u64,
     /// Upstream: interim responses of this exchange.
     interims: u8,
+    /// Upstream: the next request asks for another protocol.
+    upgrades: bool,
+    /// The exchange became a tunnel.
+    tunnel: bool,
 }
 
 impl Http1 {
@@ -101,6 +107,8 @@ impl Http1 {
             answered: false,
             written_before: 0,
             interims: 0,
+            upgrades: false,
+            tunnel: false,
         }
     }
 
@@ -119,7 +127,11 @@ impl Http1 {
         self.reading = Reading::Head;
         self.answered = false;
         self.interims = 0;
-        write::put_request(out, fields, self.sending);
+        if std::mem::take(&mut self.upgrades) {
+            write::put_upgrade_request(out, fields, self.sending);
+        } else {
+            write::put_request(out, fields, self.sending);
+        }
     }
 
     /// HTTP/1.0 has no interim responses (RFC 9110 15.2).
@@ -132,6 +144,9 @@ impl Http1 {
     }
 
     fn put_response(&mut self, leg: &Leg, fields: &FieldList, end: bool, out: &mut Vec<u8>) {
+        if self.tunnel {
+            return write::put_opening(out, fields, status_of(fields));
+        }
         let facts = ResponseFacts {
             status: status_of(fields),
             content_length: content_length(fields),
@@ -150,7 +165,7 @@ impl Http1 {
         match &self.reading {
             Reading::Body(Reader::Length(left)) => !self.awaits_continue && *left <= DRAIN_BYTES_MAX,
             Reading::Body(Reader::Chunked(_)) => !self.awaits_continue,
-            Reading::Body(Reader::UntilClose) => false,
+            Reading::Body(Reader::UntilClose) | Reading::Tunnel => false,
             Reading::Head | Reading::Whole => true,
         }
     }
@@ -198,6 +213,29 @@ impl Http1 {
             self.reading = Reading::Head;
         }
         Closing::No
+    }
+
+    /// The next request asks for another protocol.
+    pub fn ask_upgrade(&mut self) {
+        self.upgrades = true;
+    }
+
+    /// Bytes go both ways from here on, and nothing else ever.
+    pub fn begin_tunnel(&mut self) {
+        self.tunnel = true;
+        self.reading = Reading::Tunnel;
+        self.sending = Framing::UntilClose;
+        self.persistence = Persistence::Close;
+    }
+
+    /// Whether bytes wait that could not be looked at.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Whether the peer sends nothing more.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// A request is about to be queued behind `written` bytes.
@@ -281,6 +319,9 @@ pub fn send_body(connection: &mut Connection, body: Body<'_>, end: bool, limits:
     }
     if end && framing == Framing::Chunked {
         chunked::put_last_chunk(connection.out.tail(pool), None);
+    }
+    if end {
+        connection.finishing |= connection.http1().tunnel;
     }
     borrowed
 }

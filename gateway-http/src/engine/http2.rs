@@ -148,7 +148,8 @@ impl Http2 {
             Side::Downstream => {
                 let streams = Setting::MaxConcurrentStreams(limits.streams_max);
                 let section = Setting::MaxHeaderListSize(limits.head_bytes_max as u32);
-                frame::put_settings(out, &[window, streams, section]);
+                let tunnels = Setting::EnableConnectProtocol(true);
+                frame::put_settings(out, &[window, streams, section, tunnels]);
             }
         }
         let more = limits.connection_window.saturating_sub(WINDOW_DEFAULT);

@@ -6,7 +6,8 @@
 //! * Only who holds things up is blamed: a client that gets no credit owes nothing, and one that takes what others of
 //!   its streams have to say is not slow.
 //! * A drip is no movement: what is slower than `body_bytes_per_second_min` counts as standing still.
-//! * gRPC streams may be silent for ever. Their client must only be there: it answers PING.
+//! * gRPC streams may be silent for ever. Their client must only be there: it answers PING. Open tunnels have a bound
+//!   of their own (`tunnel.rs`).
 
 use super::Engine;
 use super::connection::{Closing, Codec, Connection};
@@ -95,18 +96,20 @@ impl Engine {
             *since = (*since).max(stream.started);
         }
         let [down, up] = &stream.legs;
-        let may_be_silent = stream.grpc && !stream.unwanted;
+        let tunnel = stream.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_open());
+        let may_be_silent = (stream.grpc || tunnel) && !stream.unwanted;
         let owes = !down.received_end
             && (!down.sent_head || stream.unwanted)
             && up.pending_len() == 0
             && !may_be_silent
-            && !waits_for_continue;
+            && !waits_for_continue
+            && stream.tunnel.is_none();
         if !owes || limits.is_movement(new_came, span) {
             pace.owes_since = now;
         }
         let stands = down.sent_head && (down.pending_len() > 0 || down.pending_end);
         let moved = match down.wait {
-            Wait::No => true,
+            Wait::No | Wait::Answer => true,
             Wait::Connection => limits.is_movement(taken_in_all, span),
             Wait::Stream => limits.is_movement(new_taken, span),
         };
@@ -118,7 +121,7 @@ impl Engine {
             pace.still_since = now;
         }
         // A consumer of messages may pause for a while.
-        let stall_timeout = if stream.grpc {
+        let stall_timeout = if stream.grpc || tunnel {
             limits.stream_idle_timeout.max(limits.stall_timeout)
         } else {
             limits.stall_timeout
@@ -132,7 +135,7 @@ impl Engine {
         if now < pace.still_since + limits.stream_idle_timeout {
             return None;
         }
-        Some(match (down.sent_head, down.received_end) {
+        Some(match (down.sent_head, down.received_end || stream.tunnel.is_some()) {
             (true, _) => Fault::Stalled,
             (false, true) => Fault::DeadlineExceeded,
             (false, false) => Fault::RequestTimeout,

@@ -27,6 +27,9 @@ impl Engine {
         end: bool,
     ) {
         let index = self.open_stream(c, id, fields, facts, end);
+        if facts.upgrade || facts.method == Method::Connect {
+            self.ask_tunnel(index);
+        }
         if facts.claims && !self.settle_claims(index) {
             return self.fail(c, index, Fault::BadRequest);
         }
@@ -55,7 +58,7 @@ impl Engine {
                 if let Some(deadline) = stream.deadline {
                     stream.timer = self.timers.set(deadline, super::timer::Timed::Stream(index));
                 }
-                if self.streams[index].mirrored {
+                if self.streams[index].mirrored && self.streams[index].tunnel.is_none() {
                     self.open_mirrors(c, index);
                 }
                 self.dispatch(c, index);
@@ -173,8 +176,10 @@ impl Engine {
             return Err(Fault::HeadTooLarge);
         }
         let target = match (stream.method, head.get(Token::PATH)) {
-            (Method::Connect, _) | (_, None) => return Err(Fault::BadRequest),
+            // It has none (RFC 9113 8.5): rules for every path take it, if they ask for the method.
+            (Method::Connect, _) => b"/",
             (_, Some(target)) => target,
+            (_, None) => return Err(Fault::BadRequest),
         };
         if target.len() > self.limits.target_bytes_max {
             return Err(Fault::TargetTooLong);
@@ -201,7 +206,7 @@ impl Engine {
             Normal::Malformed => return Err(Fault::BadRequest),
         }
         let head = &*head;
-        let target = head.get(Token::PATH).unwrap_or_default();
+        let target = head.get(Token::PATH).unwrap_or(b"/");
         let (path, query) = path::split(target);
         let request = RequestHead {
             method: head.get(Token::METHOD).unwrap_or_default(),

@@ -32,6 +32,9 @@ impl Engine {
         {
             return self.fail(c, index, Fault::DeadlineExceeded);
         }
+        if self.streams[index].tunnel.is_some() && self.answer_tunnel(c, index, fields, facts, end) {
+            return;
+        }
         let stream = &mut self.streams[index];
         let length = facts.body_length(stream.method);
         let leg = &mut stream.legs[UP];

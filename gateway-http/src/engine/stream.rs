@@ -17,6 +17,7 @@ use super::ConnId;
 use super::pace::Pace;
 use super::timer::TimerId;
 use super::transform::Transform;
+use super::tunnel::Tunnel;
 use crate::grpc::message::Messages;
 use crate::grpc_web::Speaks;
 use crate::head::FieldList;
@@ -51,6 +52,8 @@ pub enum Wait {
     No,
     /// For room on the connection: the leg is in its connection's ring.
     Connection,
+    /// For the endpoint's answer: they belong to a tunnel that it has not agreed to.
+    Answer,
     /// For the leg's own window: it is in no list and costs nothing until its peer gives credit.
     Stream,
 }
@@ -168,6 +171,8 @@ pub struct Stream {
     /// Waiting bytes that go upstream once more: their sender already got its credit for them.
     pub replayed: usize,
     pub pace: Pace,
+    /// The client asks for a tunnel, or has one.
+    pub tunnel: Option<Box<Tunnel>>,
     pub facts: Facts,
 }
 
@@ -208,6 +213,7 @@ impl Default for Stream {
             replayable: false,
             replayed: 0,
             pace: Pace::default(),
+            tunnel: None,
             facts: Facts::default(),
         }
     }

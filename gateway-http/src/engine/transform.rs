@@ -75,12 +75,15 @@ impl Engine {
         u64::try_from(stream.legs[DOWN].length_left).is_ok_and(|length| length > max)
     }
 
-    /// Body of a stream that has a transform, a mirror or a limit, or is a mirror.
+    /// Body of a stream that has a transform, a mirror or a limit, or is a mirror or a tunnel.
     pub(super) fn on_body_detour(&mut self, c: &mut Connection, index: u32, from: usize, body: Body<'_>, end: bool) {
         let stream = &mut self.streams[index];
         let len = body.bytes.len();
         if stream.mirror {
             return self.on_mirror_body(c, index, len, end);
+        }
+        if stream.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_open()) {
+            return self.on_tunnel_body(c, index, from, body, end);
         }
         if stream.unwanted && from == DOWN {
             return self.pass_body(c, index, from, body, end, len);

@@ -10,7 +10,8 @@
 use super::connection::{Codec, Connection, Role};
 use super::http1;
 use super::http2::{Http2, STREAM_ID_LAST};
-use super::stream::{StreamKey, UP};
+use super::stream::{StreamKey, UP, Wait};
+use super::tunnel::Opening;
 use super::{Action, ConnId, Engine, at};
 use gateway_core::fault::Fault;
 use gateway_core::ids::EndpointId;
@@ -178,7 +179,15 @@ impl Engine {
 
     /// Sends the request's head, then what of its body is there.
     pub(super) fn open_upstream(&mut self, c: &mut Connection, index: u32) {
-        let edited = self.edit_request(index);
+        let (edited, ends) = if self.streams[index].tunnel.is_none() {
+            (self.edit_request(index), None)
+        } else {
+            match self.open_tunnel_upstream(c, index) {
+                Opening::Now { edited, ends } => (edited, ends),
+                Opening::Later => return self.wait_to_open(c, index),
+                Opening::Never => return,
+            }
+        };
         let stream = &mut self.streams[index];
         let [down, leg] = &mut stream.legs;
         let Some(target) = leg.conn else { return };
@@ -200,18 +209,20 @@ impl Engine {
             leg.id = http1::STREAM_ID;
             http1.open(target.bytes_out + target.out.len() as u64);
         }
-        let nothing_follows = down.received_end && leg.pending_len() == 0 && leg.trailers.is_none();
+        let nothing_follows = ends.unwrap_or(down.received_end && leg.pending_len() == 0 && leg.trailers.is_none());
         let fields = if edited { &self.edited } else { &stream.head };
         target.send_head(leg, fields, false, nothing_follows, &mut self.pool);
         self.turn.mark(target);
-        if !nothing_follows && (leg.pending_len() > 0 || leg.pending_end) {
+        if !nothing_follows && leg.wait == Wait::No && (leg.pending_len() > 0 || leg.pending_end) {
             self.pump_and_wait(c, index, UP);
         }
     }
 
     /// Opens streams that waited for `target`, as many as it takes.
     pub(super) fn open_waiting(&mut self, c: &mut Connection, target: ConnId) {
-        loop {
+        // Who cannot be opened yet stands in line again.
+        let waiting = at(&mut self.connections, c, target).waiting_len();
+        for _ in 0..waiting {
             let t = at(&mut self.connections, c, target);
             if t.dead || t.is_connecting() || t.is_leaving() {
                 return;
@@ -224,6 +235,17 @@ impl Engine {
             if self.waits_on(key, target) {
                 self.open_upstream(c, key.index);
             }
+        }
+    }
+
+    /// The stream waits until it is known what the endpoint takes.
+    fn wait_to_open(&mut self, c: &mut Connection, index: u32) {
+        let key = self.streams.key(index);
+        let Some(target) = self.streams[index].legs[UP].conn else {
+            return;
+        };
+        if let Codec::Http2(http2) = &mut at(&mut self.connections, c, target).codec {
+            http2.waiting.push_back(key);
         }
     }
 

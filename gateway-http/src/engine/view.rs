@@ -68,6 +68,7 @@ impl Engine {
                 endpoint: stream.facts.endpoint,
                 method: text(stream.head.get(Token::METHOD)),
                 path: text(stream.head.get(Token::PATH)),
+                kind: stream.tunnel.as_ref().map_or("request", |tunnel| tunnel.kind()),
                 bytes_up: stream.bytes_up,
                 bytes_down: stream.bytes_down,
                 age_ms: millis(stream.started, now),

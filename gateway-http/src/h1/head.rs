@@ -3,6 +3,7 @@
 mod scan;
 
 use self::scan::Scan;
+pub(crate) use self::scan::options;
 use super::{Framing, Persistence, Rejected, Version, has_bare_lf};
 use crate::h2::hpack::SectionLimits;
 use crate::head::facts::{Malformed, Method, RequestFacts, ResponseFacts, is_target};
@@ -10,6 +11,8 @@ use crate::head::{FieldList, Token, authority};
 use httparse::{Header, ParserConfig, Status};
 use std::mem::MaybeUninit;
 
+/// 101 (RFC 9110 15.2.2).
+const SWITCHING: u16 = 101;
 /// Most fields of a head, whatever the configured limit.
 pub const FIELDS_MAX: usize = 256;
 
@@ -49,7 +52,8 @@ pub fn may_be_complete(bytes: &[u8], searched: usize) -> bool {
 /// `scheme` is the connection's, `http` or `https`.
 ///
 /// Afterwards the list has `:method`, `:scheme`, `:path` and `:authority`; only a request of HTTP/1.0 without `host`
-/// has no `:authority`. Fields that speak of the connection are gone.
+/// has no `:authority`. CONNECT has `:method` and `:authority` alone. Fields that speak of the connection are gone but
+/// for `upgrade`, which is there when another protocol is asked for that may be tunnelled.
 pub fn read_request(
     bytes: &[u8],
     scheme: &[u8],
@@ -67,13 +71,12 @@ pub fn read_request(
     };
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let method = Method::of(method_name.as_bytes());
-    if method == Method::Connect {
-        return Err(Rejected::NotImplemented);
-    }
     let target = Target::parse(target.as_bytes(), method)?;
     list.push_known(Token::METHOD, method_name.as_bytes());
-    list.push_known(Token::SCHEME, scheme);
-    target.push_path(list);
+    if method != Method::Connect {
+        list.push_known(Token::SCHEME, scheme);
+        target.push_path(list);
+    }
 
     let mut scan = Scan::default();
     scan.take_all(parsed.headers, list, limits)?;
@@ -82,9 +85,17 @@ pub fn read_request(
     let framing = scan.request_framing(version)?;
     scan.length.tidy(list);
     scan.finish_fields(parsed.headers, list)?;
+    let upgrade = scan.may_upgrade()
+        && version == Version::Http11
+        && method != Method::Connect
+        && scan.push_upgrade(parsed.headers, list);
+    if method == Method::Connect {
+        settle_connect(framing, list)?;
+    }
     let facts = RequestFacts {
         method,
-        content_length: scan.length.value,
+        upgrade,
+        content_length: scan.length.value.filter(|_| method != Method::Connect),
         is_grpc: scan.is_grpc,
         expects_continue: scan.expects_continue && version == Version::Http11,
         claims: scan.claims,
@@ -99,7 +110,8 @@ pub fn read_request(
 }
 
 /// Reads the response at the front of `bytes` into `list`, which must be clear. `Ok(None)`: incomplete.
-/// `request` is the method that was sent: the answer to HEAD has no body.
+/// `request` is the method that was sent: the answer to HEAD has no body. A 101 has the protocol it switches to as
+/// `upgrade`; whether one was asked for is the caller's to check.
 pub fn read_response(
     bytes: &[u8],
     request: Method,
@@ -119,8 +131,7 @@ pub fn read_response(
         return Err(Malformed::Syntax.into());
     };
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
-    // 101 answers an upgrade, and none is ever asked for.
-    if !(100..600).contains(&status) || status == 101 {
+    if !(100..600).contains(&status) {
         return Err(Malformed::Status.into());
     }
     list.push_status(status);
@@ -132,10 +143,19 @@ pub fn read_response(
         content_length: scan.length.value,
     };
     scan.fits(len, list, limits)?;
-    let framing = scan.response_framing(version, facts, request)?;
+    let opens_tunnel = facts.opens_tunnel(request);
+    // Length and coding are ignored where a tunnel begins (RFC 9112 6.3).
+    let framing = if opens_tunnel {
+        Framing::None
+    } else {
+        scan.response_framing(version, facts, request)?
+    };
     scan.length.tidy(list);
     scan.finish_fields(parsed.headers, list)?;
-    if facts.is_interim() || status == 204 {
+    if status == SWITCHING && !(scan.may_upgrade() && scan.push_upgrade(parsed.headers, list)) {
+        return Err(Malformed::Status.into());
+    }
+    if facts.is_interim() || status == 204 || opens_tunnel {
         list.remove(Token::CONTENT_LENGTH);
     }
     let persistence = if framing == Framing::UntilClose {
@@ -178,6 +198,9 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(target: &'a [u8], method: Method) -> Result<Self, Malformed> {
+        if method == Method::Connect {
+            return Self::parse_authority(target);
+        }
         let without_path: &'static [u8] = if method == Method::Options { b"*" } else { b"/" };
         let absolute = ["http://", "https://"].into_iter().find_map(|scheme| {
             let (start, rest) = target.split_at_checked(scheme.len())?;
@@ -206,6 +229,18 @@ impl<'a> Target<'a> {
             authority: Some(authority),
             without_path,
         })
+    }
+
+    /// The authority form of CONNECT: host and port, both needed (RFC 9112 3.2.3).
+    fn parse_authority(target: &'a [u8]) -> Result<Self, Malformed> {
+        match authority::parse(target) {
+            Some(parsed) if parsed.port.is_some() => Ok(Target {
+                path: b"",
+                authority: Some(target),
+                without_path: b"",
+            }),
+            Some(_) | None => Err(Malformed::Target),
+        }
     }
 
     fn push_path(&self, list: &mut FieldList) {
@@ -239,6 +274,18 @@ fn settle_host(scan: &Scan, target: Target<'_>, version: Version, list: &mut Fie
         (None, None) => {}
     }
     Ok(())
+}
+
+/// CONNECT has no content (RFC 9110 9.3.6); what follows its head belongs to the tunnel, if it becomes one.
+fn settle_connect(framing: Framing, list: &mut FieldList) -> Result<(), Malformed> {
+    match framing {
+        Framing::None => Ok(()),
+        Framing::Length(0) => {
+            list.remove(Token::CONTENT_LENGTH);
+            Ok(())
+        }
+        Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Err(Malformed::Framing),
+    }
 }
 
 #[cfg(test)]

@@ -39,19 +39,59 @@ pub fn response_framing(facts: &ResponseFacts, request: Method, client: Version,
 
 /// Appends a request's head.
 pub fn put_request(out: &mut Vec<u8>, list: &FieldList, framing: Framing) {
-    let part = |token| list.get(token).unwrap_or_default();
-    out.extend_from_slice(part(Token::METHOD));
-    out.push(b' ');
-    out.extend_from_slice(part(Token::PATH));
-    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    out.extend_from_slice(part(Token::AUTHORITY));
-    out.extend_from_slice(b"\r\n");
+    put_start(out, list);
     put_fields(out, list);
     if list.find(Token::TE).is_some() {
         // RFC 9110 10.1.4: what is said of a connection is named in `connection`.
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     put_framing(out, list, framing);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a request for another protocol, the list's `upgrade`. `connection` says that alone: not every
+/// endpoint reads further.
+pub fn put_upgrade_request(out: &mut Vec<u8>, list: &FieldList, framing: Framing) {
+    put_start(out, list);
+    put_fields(out, list);
+    put_upgrade(out, list);
+    put_framing(out, list, framing);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_upgrade(out: &mut Vec<u8>, list: &FieldList) {
+    if let Some(protocols) = list.get(Token::UPGRADE) {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+        out.extend_from_slice(protocols);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The start line and `host`; CONNECT has the authority alone (RFC 9112 3.2.3).
+fn put_start(out: &mut Vec<u8>, list: &FieldList) {
+    let part = |token| list.get(token).unwrap_or_default();
+    out.extend_from_slice(part(Token::METHOD));
+    out.push(b' ');
+    out.extend_from_slice(list.get(Token::PATH).unwrap_or_else(|| part(Token::AUTHORITY)));
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(part(Token::AUTHORITY));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the answer behind which a tunnel begins: 101 with its protocol, or 2xx to CONNECT. It has no length
+/// (RFC 9110 8.6).
+pub fn put_opening(out: &mut Vec<u8>, list: &FieldList, status: u16) {
+    put_status(out, status);
+    put_fields(out, list);
+    put_upgrade(out, list);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_status(out: &mut Vec<u8>, status: u16) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&decimal3(status));
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -64,11 +104,7 @@ pub fn put_response(
     persistence: Persistence,
     client: Version,
 ) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(&decimal3(status));
-    out.push(b' ');
-    out.extend_from_slice(reason(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    put_status(out, status);
     put_fields(out, list);
     if status >= 200 {
         put_framing(out, list, framing);
@@ -140,6 +176,7 @@ pub(super) fn put_field(out: &mut Vec<u8>, list: &FieldList, field: &Field) {
 pub const fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",
+        101 => "Switching Protocols",
         102 => "Processing",
         103 => "Early Hints",
         200 => "OK",

@@ -2,9 +2,12 @@
 //! PROTOCOL_ERROR; for a request the engine may answer 400 first.
 //!
 //! After [`check_request`] the list has exactly one `:authority` and no `host`, so that everything behind it looks
-//! at one place.
+//! at one place; and an extended CONNECT (RFC 8441) is the GET with `upgrade` that it would be in HTTP/1.1, so that
+//! routes and filters know one form.
 
-use crate::head::facts::{ContentLength, Malformed, Method, RequestFacts, ResponseFacts, is_grpc, is_target};
+use crate::head::facts::{
+    ContentLength, Malformed, Method, RequestFacts, ResponseFacts, is_grpc, is_target, may_be_tunnelled,
+};
 use crate::head::{FieldList, Token, authority, is_token};
 
 /// Checks a request's head. `end_stream`: no body follows.
@@ -50,8 +53,12 @@ pub fn check_request(list: &mut FieldList, end_stream: bool) -> Result<RequestFa
     }
     settle_authority(list, seen.has(Token::AUTHORITY), hosts)?;
     length.tidy(list);
+    if method == Method::Connect {
+        return connect_facts(list, length, claims);
+    }
     Ok(RequestFacts {
         method,
+        upgrade: false,
         content_length: length.value,
         is_grpc: grpc,
         expects_continue,
@@ -59,15 +66,53 @@ pub fn check_request(list: &mut FieldList, end_stream: bool) -> Result<RequestFa
     })
 }
 
-/// Which pseudo-fields a request has (RFC 9113 8.3.1, 8.5).
+/// CONNECT asks for a tunnel, an extended one for a protocol in it. It has no content (RFC 9110 9.3.6): what comes is
+/// the tunnel's.
+#[cold]
+fn connect_facts(list: &mut FieldList, length: ContentLength, claims: bool) -> Result<RequestFacts, Malformed> {
+    match length.value {
+        None => {}
+        Some(0) => list.remove(Token::CONTENT_LENGTH),
+        Some(_) => return Err(Malformed::ContentLength),
+    }
+    let protocol = list.place_of(Token::PROTOCOL);
+    if let Some(place) = protocol {
+        list.rename(place, Token::UPGRADE);
+        list.set_known(Token::METHOD, b"GET");
+    }
+    Ok(RequestFacts {
+        method: if protocol.is_some() {
+            Method::Get
+        } else {
+            Method::Connect
+        },
+        upgrade: protocol.is_some(),
+        content_length: None,
+        is_grpc: false,
+        expects_continue: false,
+        claims,
+    })
+}
+
+/// Which pseudo-fields a request has (RFC 9113 8.3.1, 8.5, RFC 8441 4).
 fn check_target(list: &FieldList, method: Method, seen: &Pseudo) -> Result<(), Malformed> {
-    // Extended CONNECT is not offered, so a client must not use it (RFC 8441 4).
-    if seen.has(Token::STATUS) || seen.has(Token::PROTOCOL) {
+    let protocol = if seen.has(Token::PROTOCOL) {
+        list.get(Token::PROTOCOL)
+    } else {
+        None
+    };
+    if seen.has(Token::STATUS) || protocol.is_some_and(|name| method != Method::Connect || !may_be_tunnelled(name)) {
         return Err(Malformed::Pseudo);
     }
-    if method == Method::Connect {
-        let plain = seen.has(Token::AUTHORITY) && !seen.has(Token::PATH) && !seen.has(Token::SCHEME);
-        return if plain { Ok(()) } else { Err(Malformed::Target) };
+    if method == Method::Connect && protocol.is_none() {
+        let plain = !seen.has(Token::PATH) && !seen.has(Token::SCHEME);
+        let target = list.get(Token::AUTHORITY).and_then(authority::parse);
+        let has_port = target.is_some_and(|target| target.port.is_some());
+        return if plain && has_port {
+            Ok(())
+        } else {
+            Err(Malformed::Target)
+        };
     }
     let (Some(path), Some(scheme), true) = (list.get(Token::PATH), list.get(Token::SCHEME), seen.has(Token::METHOD))
     else {
@@ -222,6 +267,7 @@ mod tests {
         ]));
         let want = RequestFacts {
             method: Method::Get,
+            upgrade: false,
             content_length: Some(7),
             is_grpc: true,
             expects_continue: false,
@@ -314,7 +360,46 @@ mod tests {
     fn connect_has_an_authority_only_and_options_may_have_an_asterisk() {
         let connect = request(&[(":method", "CONNECT"), (":authority", "a:1")]);
         assert_eq!(connect.map(|facts| facts.method), Ok(Method::Connect));
+        for wrong in ["a", "a:", "a:x"] {
+            let connect = request(&[(":method", "CONNECT"), (":authority", wrong)]);
+            assert_eq!(connect, Err(Malformed::Target), "{wrong}");
+        }
         assert!(request(&[(":method", "OPTIONS"), GET[1], (":path", "*"), GET[3]]).is_ok());
+    }
+
+    #[test]
+    fn an_extended_connect_is_a_get_that_asks_for_a_protocol() {
+        let mut fields = list(&[
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "https"),
+            (":path", "/chat"),
+            (":authority", "example.com"),
+            ("sec-websocket-version", "13"),
+        ]);
+        let facts = check_request(&mut fields, false).expect("well formed");
+        assert_eq!((facts.method, facts.upgrade), (Method::Get, true));
+        assert_eq!(fields.get(Token::METHOD), Some(&b"GET"[..]));
+        assert_eq!(fields.get(Token::UPGRADE), Some(&b"websocket"[..]));
+        assert_eq!(fields.get(Token::PROTOCOL), None);
+        let connect = |protocol: &str, rest: &[(&str, &str)]| {
+            request(&[&[(":method", "CONNECT"), (":protocol", protocol)], rest].concat()).map(drop)
+        };
+        assert_eq!(connect("websocket", &GET[1..]), Ok(()));
+        for (protocol, rest, reason) in [
+            ("h2c", &GET[1..], Malformed::Pseudo),
+            ("a, b", &GET[1..], Malformed::Pseudo),
+            ("", &GET[1..], Malformed::Pseudo),
+            ("websocket", &GET[2..], Malformed::Missing),
+            ("websocket", &[GET[1], GET[3]], Malformed::Missing),
+            ("websocket", &GET[1..3], Malformed::Authority),
+        ] {
+            assert_eq!(connect(protocol, rest), Err(reason), "{protocol} {rest:?}");
+        }
+        assert_eq!(
+            connect("websocket", &with(&[("content-length", "1")])[1..]),
+            Err(Malformed::ContentLength)
+        );
     }
 
     #[test]

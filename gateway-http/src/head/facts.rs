@@ -1,7 +1,7 @@
 //! What the engine wants to know of a head, and what can be wrong with one; the same for both protocols.
 
 use super::octets::any_below_or_of;
-use super::{FieldList, Token};
+use super::{FieldList, Token, is_token};
 
 /// The methods that something depends on (RFC 9110 9).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +48,8 @@ impl Method {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestFacts {
     pub method: Method,
+    /// The list has an `upgrade` field: the client asks for another protocol (RFC 9110 7.8, RFC 8441).
+    pub upgrade: bool,
     pub content_length: Option<u64>,
     /// `content-type: application/grpc` with anything that may follow it: local replies are gRPC statuses.
     pub is_grpc: bool,
@@ -69,6 +71,11 @@ impl ResponseFacts {
     /// 1xx: another head follows (RFC 9110 15.2).
     pub const fn is_interim(&self) -> bool {
         self.status < 200
+    }
+
+    /// Whether what follows is a tunnel and no body: 2xx to CONNECT (RFC 9110 9.3.6).
+    pub fn opens_tunnel(&self, request: Method) -> bool {
+        request == Method::Connect && matches!(self.status, 200..=299)
     }
 
     /// Whether no body can follow whatever the fields say (RFC 9110 6.4.1).
@@ -181,6 +188,21 @@ pub fn is_target(path: &[u8], method: Method) -> bool {
     }
 }
 
+/// Whether a protocol a client asks for may be spoken through a tunnel: a name and perhaps a version (RFC 9110 7.8),
+/// and none that carries requests, which have to be routed one by one.
+pub fn may_be_tunnelled(protocol: &[u8]) -> bool {
+    const NEVER: [&[u8]; 5] = [b"http", b"h2c", b"h2", b"h3", b"tls"];
+    let mut parts = protocol.splitn(2, |byte| *byte == b'/');
+    let name = parts.next().unwrap_or_default();
+    protocol.len() <= PROTOCOL_BYTES_MAX
+        && is_token(name)
+        && parts.next().is_none_or(is_token)
+        && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
+}
+
+/// Longest name of a protocol that is passed on.
+const PROTOCOL_BYTES_MAX: usize = 64;
+
 /// `application/grpc`, then the end, `+` or `;` (gRPC over HTTP/2, Requests). Case does not matter (RFC 9110 8.3.1).
 pub fn is_grpc(content_type: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
@@ -236,6 +258,28 @@ mod tests {
             (b"http://a/", Method::Get, false),
         ] {
             assert_eq!(is_target(path, method), allowed, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn protocols_that_carry_requests_are_not_tunnelled() {
+        for (protocol, allowed) in [
+            (&b"websocket"[..], true),
+            (b"WebSocket", true),
+            (b"SPDY/3.1", true),
+            (b"connect-udp", true),
+            (b"h2c", false),
+            (b"H2C", false),
+            (b"HTTP/2.0", false),
+            (b"http/1.1", false),
+            (b"TLS/1.0", false),
+            (b"", false),
+            (b"a b", false),
+            (b"a/", false),
+            (b"a/1/2", false),
+            (b"a\r\nb", false),
+        ] {
+            assert_eq!(may_be_tunnelled(protocol), allowed, "{protocol:?}");
         }
     }
 

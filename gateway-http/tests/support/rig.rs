@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::{mpsc, oneshot};
@@ -68,6 +68,8 @@ pub struct Driver {
     /// Connects to these get no answer at all.
     pub silent: Vec<SocketAddr>,
     sockets: BTreeMap<u32, DuplexStream>,
+    /// Connections to endpoints, in the order they were opened.
+    connected: Vec<ConnId>,
     start: Instant,
     chunk: Vec<u8>,
     /// Bytes an in-memory socket holds.
@@ -176,12 +178,26 @@ impl Driver {
         let _: Transmitted = transmitted;
     }
 
+    /// The connection to an endpoint that was opened last breaks.
+    pub fn lose_upstream(&mut self) {
+        let now = self.now();
+        if let Some(conn) = self.connected.pop() {
+            self.engine.lost(conn, now);
+        }
+    }
+
     fn act(&mut self) -> bool {
         let mut busy = false;
         while let Some(action) = self.engine.next_action() {
             busy = true;
             match action {
                 Action::Connect { conn, addr, .. } => self.connect(conn, addr),
+                Action::Finish { conn } => {
+                    if let Some(socket) = self.sockets.get_mut(&conn.0) {
+                        // In memory this is done at once.
+                        let _ = Pin::new(socket).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+                    }
+                }
                 Action::Close { conn, .. } => {
                     self.sockets.remove(&conn.0);
                 }
@@ -204,6 +220,7 @@ impl Driver {
             self.engine.connect_failed(conn, now);
         } else {
             self.sockets.insert(conn.0, ours);
+            self.connected.push(conn);
             self.engine.connected(conn, now);
         }
     }
@@ -230,6 +247,7 @@ impl Rig {
             listening: HashMap::new(),
             silent: Vec::new(),
             sockets: BTreeMap::new(),
+            connected: Vec::new(),
             start,
             chunk: vec![0; 16 * 1024 + gateway_http::engine::RESTORE_MAX],
             socket_bytes: 64 * 1024,

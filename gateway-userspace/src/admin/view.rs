@@ -67,6 +67,7 @@ pub fn stream(view: &StreamView, worker: u16, snapshot: &Snapshot) -> Value {
         "endpoint": endpoint_name(snapshot, view.endpoint),
         "method": view.method,
         "path": view.path,
+        "kind": view.kind,
         "bytesUp": view.bytes_up,
         "bytesDown": view.bytes_down,
         "ageMs": view.age_ms,

@@ -71,6 +71,8 @@ fn add_http(sum: &mut Metrics, one: &Metrics) {
     add_each(&mut sum.duration, &one.duration);
     sum.duration_us_sum += one.duration_us_sum;
     add_each(&mut sum.faults, &one.faults);
+    sum.tunnels_total += one.tunnels_total;
+    sum.tunnels_active += one.tunnels_active;
     sum.retries_total += one.retries_total;
     sum.mirrors_total += one.mirrors_total;
     sum.mirrors_dropped_total += one.mirrors_dropped_total;

@@ -144,6 +144,7 @@ impl HttpPlane {
                         addr,
                         protocol,
                     } => self.connect(conn, endpoint, addr, protocol, context),
+                    Action::Finish { conn } => self.finish(conn),
                     Action::Close { conn, reset } => self.close(conn, reset, context),
                 }
             }

@@ -127,6 +127,26 @@ impl Engine {
         whole
     }
 
+    /// Passes on the tunnel's bytes that `input` has from `at` on.
+    pub(super) fn read_tunnel(&mut self, c: &mut Connection, input: Input<'_>, at: &mut usize) {
+        let here = *at..input.bytes.len();
+        *at = here.end;
+        self.pass(c, input, here, false);
+        if c.http1().ended {
+            self.end_tunnel(c);
+        }
+    }
+
+    /// The peer's direction of the tunnel is over.
+    pub(super) fn end_tunnel(&mut self, c: &mut Connection) {
+        let from = if c.is_downstream() { DOWN } else { UP };
+        if let Some(index) = c.http1().stream
+            && !self.streams[index].legs[from].received_end
+        {
+            self.on_body(c, index, from, Body::own(b""), true);
+        }
+    }
+
     /// A piece of body goes to the stream, or nowhere when it is over.
     fn pass(&mut self, c: &mut Connection, input: Input<'_>, piece: Range<usize>, end: bool) {
         let from = if c.is_downstream() { DOWN } else { UP };

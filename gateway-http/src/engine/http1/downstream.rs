@@ -22,7 +22,12 @@ impl Http1 {
         };
         self.method = request.facts.method;
         self.client = request.version;
-        self.persistence = request.persistence;
+        // What follows a refused CONNECT may be anything: no request is looked for in it.
+        self.persistence = if request.facts.method == Method::Connect {
+            Persistence::Close
+        } else {
+            request.persistence
+        };
         self.awaits_continue = request.facts.expects_continue && !bodiless;
         self.head_over();
         bodiless
@@ -56,6 +61,10 @@ impl Engine {
                     Some(len) => at += len,
                     None => return at,
                 },
+                Reading::Tunnel => {
+                    self.read_tunnel(c, input, &mut at);
+                    return at;
+                }
                 // The next request waits its turn, and for answers to be taken.
                 Reading::Head | Reading::Whole => {
                     http1.stalled = at < input.bytes.len();
@@ -153,6 +162,7 @@ impl Engine {
         http1.head_over();
         let facts = RequestFacts {
             method: Method::Other,
+            upgrade: false,
             content_length: None,
             is_grpc: false,
             expects_continue: false,
@@ -199,6 +209,7 @@ impl Engine {
         let http1 = c.http1();
         http1.ended = true;
         match (http1.stream, &http1.reading) {
+            (_, Reading::Tunnel) => self.end_tunnel(c),
             // It ends when everything that was asked is answered.
             (_, Reading::Head | Reading::Whole) if http1.stalled => {}
             (Some(_), Reading::Whole) => http1.persistence = Persistence::Close,

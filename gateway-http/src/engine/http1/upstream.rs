@@ -51,6 +51,10 @@ impl Engine {
                     }
                     Err(_) => return broken(ErrorCode::ProtocolError, "malformed body"),
                 },
+                Reading::Tunnel => {
+                    self.read_tunnel(c, input, &mut at);
+                    return Ok(at);
+                }
                 // More than was asked for: the rest belongs to nobody.
                 Reading::Whole => {
                     http1.persistence = Persistence::Close;
@@ -89,6 +93,11 @@ impl Engine {
         };
         http1.searched = 0;
         let mut end = false;
+        if response.facts.status == 101 {
+            let agreed = self.on_switch(c, index, &mut fields);
+            self.lists.put(&mut fields);
+            return agreed.map(|()| Some(response.len));
+        }
         if response.facts.is_interim() {
             http1.interims += 1;
             if http1.interims > INTERIMS_MAX {
@@ -114,6 +123,9 @@ impl Engine {
         let http1 = c.http1();
         http1.ended = true;
         http1.persistence = Persistence::Close;
+        if let Reading::Tunnel = http1.reading {
+            return self.end_tunnel(c);
+        }
         if let (Some(index), Reading::Body(Reader::UntilClose)) = (http1.stream, &http1.reading) {
             http1.reading = Reading::Whole;
             self.on_body(c, index, UP, Body::own(b""), true);

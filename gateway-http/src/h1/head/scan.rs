@@ -2,12 +2,15 @@
 
 use crate::h1::{Framing, Persistence, Rejected, Version};
 use crate::h2::hpack::SectionLimits;
-use crate::head::facts::{ContentLength, Malformed, Method, ResponseFacts, is_grpc};
+use crate::head::facts::{ContentLength, Malformed, Method, ResponseFacts, is_grpc, may_be_tunnelled};
 use crate::head::{ENTRY_OVERHEAD, FieldList, Token};
 use httparse::Header;
 
 /// Most options in `connection`; each is compared with every field.
 pub(super) const OPTIONS_MAX: usize = 32;
+
+/// Most protocols in `upgrade`; who lists more is answered without one.
+const PROTOCOLS_MAX: usize = 8;
 
 /// What the fields say about the message and its connection.
 #[derive(Default)]
@@ -26,6 +29,9 @@ pub(super) struct Scan {
     names_fields: bool,
     /// Size of the fields of the connection, which are not in the list.
     dropped_bytes: usize,
+    /// `connection` has `upgrade`, and there is an `upgrade` field.
+    may_upgrade: bool,
+    upgrades: bool,
 }
 
 /// What `transfer-encoding` says.
@@ -91,6 +97,7 @@ impl Scan {
             Token::TE => self.takes_trailers |= options(value).any(|option| option.eq_ignore_ascii_case(b"trailers")),
             Token::TRANSFER_ENCODING => self.transfer = Some(self.transfer_coding(value)),
             Token::CONNECTION => self.take_options(value),
+            Token::UPGRADE => self.upgrades = true,
             _ => {}
         }
         Ok(())
@@ -118,7 +125,8 @@ impl Scan {
                 _ if option.eq_ignore_ascii_case(b"close") => self.close = true,
                 _ if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                 // These go in any case.
-                _ if option.eq_ignore_ascii_case(b"te") || option.eq_ignore_ascii_case(b"upgrade") => {}
+                _ if option.eq_ignore_ascii_case(b"upgrade") => self.may_upgrade = true,
+                _ if option.eq_ignore_ascii_case(b"te") => {}
                 _ => self.names_fields = true,
             }
         }
@@ -143,6 +151,34 @@ impl Scan {
             list.push_known(Token::TE, b"trailers");
         }
         Ok(())
+    }
+
+    /// Whether the message speaks of another protocol (RFC 9110 7.8).
+    pub(super) fn may_upgrade(&self) -> bool {
+        self.may_upgrade && self.upgrades
+    }
+
+    /// Puts the protocols that may be tunnelled into `list` as one `upgrade` field; `false` when there are none.
+    pub(super) fn push_upgrade(&self, headers: &[Header<'_>], list: &mut FieldList) -> bool {
+        let mut parts = [&b""[..]; 2 * PROTOCOLS_MAX];
+        let mut count = 0;
+        let values = headers
+            .iter()
+            .filter(|header| header.name.eq_ignore_ascii_case("upgrade"));
+        for protocol in values.flat_map(|header| options(header.value)) {
+            if count == parts.len() {
+                return false;
+            }
+            if may_be_tunnelled(protocol) {
+                parts[count] = if count == 0 { b"" } else { b", " };
+                parts[count + 1] = protocol;
+                count += 2;
+            }
+        }
+        if count > 0 {
+            list.push_parts(Token::UPGRADE, &parts[..count]);
+        }
+        count > 0
     }
 
     /// RFC 9112 6.3 for requests, where doubt is an error.
@@ -189,7 +225,7 @@ impl Scan {
 }
 
 /// The elements of a comma-separated list (RFC 9110 5.6.1).
-fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)

@@ -160,7 +160,7 @@ fn what_two_readers_could_read_differently_is_refused() {
 #[test]
 fn what_is_understood_and_not_done_is_501() {
     for text in [
-        "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: br, chunked\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
     ] {
         assert_eq!(request(text).map(|_| ()), Err(Rejected::NotImplemented), "{text:?}");
@@ -224,6 +224,85 @@ fn fields_of_the_connection_are_gone_and_so_is_what_they_name() {
         super::tests::request(&text).map(|_| ()),
         Err(Rejected::Malformed(Malformed::ConnectionField))
     );
+}
+
+#[test]
+fn protocols_asked_for_are_one_field_without_those_that_carry_requests() {
+    for (lines, want) in [
+        ("Connection: Upgrade\r\nUpgrade: websocket\r\n", Some("websocket")),
+        (
+            "Connection: keep-alive, upgrade\r\nUpgrade: a/1, b\r\nupgrade: c\r\n",
+            Some("a/1, b, c"),
+        ),
+        ("Connection: upgrade\r\nUpgrade: websocket, h2c\r\n", Some("websocket")),
+        (
+            "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n",
+            None,
+        ),
+        ("Connection: upgrade\r\nUpgrade: HTTP/2.0, TLS/1.0\r\n", None),
+        ("Connection: upgrade\r\nUpgrade: a b\r\n", None),
+        ("Connection: upgrade\r\n", None),
+        ("Upgrade: websocket\r\n", None),
+        ("Connection: upgrade\r\nUpgrade: 1,2,3,4,5,6,7,8,9\r\n", None),
+    ] {
+        let (request, fields) = whole_request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+        let upgrade = fields.iter().find(|(name, _)| name == "upgrade");
+        assert_eq!(upgrade.map(|(_, value)| value.as_str()), want, "{lines}");
+        assert_eq!(request.facts.upgrade, want.is_some(), "{lines}");
+        assert_eq!(fields.len(), 4 + usize::from(want.is_some()), "{fields:?}");
+    }
+    let old = "GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert!(
+        !whole_request(old).0.facts.upgrade,
+        "HTTP/1.0 asks for nothing (RFC 9110 7.8)"
+    );
+}
+
+#[test]
+fn connect_names_a_host_and_a_port_and_has_no_body() {
+    let (request, fields) = whole_request("CONNECT b:443 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(
+        (request.facts.method, request.framing),
+        (Method::Connect, Framing::Length(0))
+    );
+    assert_eq!(fields, pairs(&[(":authority", "b:443"), (":method", "CONNECT")]));
+    for (target, more, why) in [
+        ("b", "", Malformed::Target),
+        ("b:", "", Malformed::Target),
+        ("/b", "", Malformed::Target),
+        ("http://b:443/", "", Malformed::Target),
+        ("u@b:443", "", Malformed::Target),
+        ("b:443", "Content-Length: 1\r\n", Malformed::Framing),
+        ("b:443", "Transfer-Encoding: chunked\r\n", Malformed::Framing),
+    ] {
+        let text = format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+        assert_eq!(
+            super::tests::request(&text).map(|_| ()),
+            Err(Rejected::Malformed(why)),
+            "{target} {more}"
+        );
+    }
+}
+
+#[test]
+fn a_switch_names_its_protocol_and_what_opens_a_tunnel_has_no_length() {
+    let text = "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nContent-Length: 5\r\n\r\n";
+    let (response, fields) = whole_response(text, Method::Get);
+    assert_eq!(response.framing, Framing::None);
+    assert_eq!(fields, pairs(&[(":status", "101"), ("upgrade", "WebSocket")]));
+    for lines in [
+        "",
+        "Upgrade: x\r\n",
+        "Connection: upgrade\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c\r\n",
+    ] {
+        let text = format!("HTTP/1.1 101 X\r\n{lines}\r\n");
+        let read = super::tests::response(&text, Method::Get).map(|_| ());
+        assert_eq!(read, Err(Rejected::Malformed(Malformed::Status)), "{lines}");
+    }
+    let text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (response, fields) = whole_response(text, Method::Connect);
+    assert_eq!((response.framing, fields.len()), (Framing::None, 1));
 }
 
 #[test]

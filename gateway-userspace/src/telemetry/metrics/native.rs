@@ -90,6 +90,14 @@ fn http(out: &mut Exposition, totals: &Totals) {
         out.sample(&[("fault", fault.name())], http.faults[fault as usize]);
     }
     out.family(
+        "sluice_http_tunnels_total",
+        Kind::Counter,
+        "Requests that became tunnels: WebSocket, other upgrades, CONNECT.",
+    )
+    .sample(&[], http.tunnels_total);
+    out.family("sluice_http_tunnels_active", Kind::Gauge, "Tunnels open now.")
+        .sample(&[], http.tunnels_active);
+    out.family(
         "sluice_http_retries_total",
         Kind::Counter,
         "Requests sent to another endpoint.",

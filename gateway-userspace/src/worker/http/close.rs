@@ -7,11 +7,26 @@ use crate::worker::token::Source;
 use crate::worker::turn::Context;
 use gateway_core::fault::Refusal;
 use gateway_http::engine::ConnId;
+use std::net::Shutdown;
 
 /// Closed sockets of a worker that wait for their peers; more are closed at once.
 pub const LINGERING_MAX: usize = 1024;
 
 impl HttpPlane {
+    /// Nothing follows what was written; the peer may still send.
+    pub(super) fn finish(&mut self, conn: ConnId) {
+        let Some(socket) = self.key(conn).and_then(|key| self.sockets.get_mut(key)) else {
+            return;
+        };
+        socket.finish();
+        if socket.tls.is_some() {
+            socket.blocked |= !socket.flush().unwrap_or(true);
+        } else {
+            // A socket that is broken says so when it is read.
+            let _ = socket.stream.shutdown(Shutdown::Write);
+        }
+    }
+
     /// Carries out the engine's close. The connection's name is free at once, its socket may stay a little.
     pub(super) fn close(&mut self, conn: ConnId, reset: bool, context: &mut Context) {
         let Some(key) = self.by_conn.get_mut(conn.index()).and_then(Option::take) else {
