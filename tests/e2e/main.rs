@@ -4,6 +4,7 @@
 
 mod change;
 mod clients;
+mod desync;
 mod life;
 mod planes;
 mod refuse;
@@ -92,6 +93,11 @@ const ROWS: &[Row] = &[
         name: "a clean exit leaves nothing behind",
         datapaths: ALL,
         run: life::clean_exit,
+    },
+    Row {
+        name: "nginx and Python see what was meant of smuggled requests and disguised paths, or nothing",
+        datapaths: &["off"],
+        run: desync::tables,
     },
     Row {
         name: "a foreign XDP program is refused by name",

@@ -113,6 +113,11 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
     },
     Package {
+        name: "nginx",
+        proof: "nginx",
+        need: Need::Test,
+    },
+    Package {
         name: "python3-venv",
         proof: "/usr/lib/python3.11/ensurepip|/usr/lib/python3.13/ensurepip",
         need: Need::Test,
