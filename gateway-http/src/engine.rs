@@ -505,6 +505,9 @@ impl Engine {
                     if let Codec::Http2(http2) = &mut c.codec {
                         http2.queue.drained();
                     }
+                    if !c.owes_slots.is_empty() {
+                        self.free_slots(c);
+                    }
                 }
                 Written::Blocked => {
                     c.blocked = true;

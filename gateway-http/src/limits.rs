@@ -51,6 +51,8 @@ pub struct Limits {
     pub stream_window: u32,
     /// Flow-control window of a connection, bytes.
     pub connection_window: u32,
+    /// Flow-control window of a connection to an endpoint, bytes: what its clients may leave standing together.
+    pub upstream_connection_window: u32,
     /// Bytes waiting to be written on a connection before its sources stop getting credit.
     pub out_bytes_max: usize,
     /// DATA payloads from this size on are referenced, not copied.
@@ -161,6 +163,7 @@ impl Default for Limits {
             streams_max: 100,
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
+            upstream_connection_window: 32 * 1024 * 1024,
             out_bytes_max: 256 * 1024,
             borrow_bytes_min: 4096,
             head_bytes_max: 64 * 1024,

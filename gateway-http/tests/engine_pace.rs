@@ -306,3 +306,92 @@ async fn limits_of_a_head_are_exact_and_the_same_in_both_versions() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_free_when_its_endpoint_was_told() {
+    let limits = Limits {
+        resets_burst_max: 1000,
+        ..Limits::default()
+    };
+    let rig = Rig::start(Config::new(1).snapshot(), limits);
+    let mut sockets = rig.listen(endpoint_addr(1)).await;
+    let mut client = Raw::client(rig.socket(DownstreamProtocol::Http2).await).await;
+    client.request(1, "GET", true).await;
+    let settings = [Setting::MaxConcurrentStreams(1000)];
+    let mut endpoint = Raw::endpoint(sockets.recv().await.unwrap(), &settings).await;
+    endpoint.wait_for(Kind::Headers).await.unwrap();
+    endpoint.headers(1, &[(":status", "200")], true).await;
+    client.wait_for(Kind::Headers).await.unwrap();
+    // A hundred requests, their ends, and a hundred more, all at once.
+    let block = client.block(&POST);
+    let mut bytes = Vec::new();
+    let request = |bytes: &mut Vec<u8>, id: u32| {
+        let open = frame::begin_headers(bytes);
+        bytes.extend_from_slice(&block);
+        frame::end_headers(bytes, open, id, true, 16_384);
+    };
+    for n in 1..=100 {
+        request(&mut bytes, 2 * n + 1);
+    }
+    for n in 1..=100 {
+        frame::put_rst_stream(&mut bytes, 2 * n + 1, ErrorCode::Cancel);
+    }
+    for n in 101..=200 {
+        request(&mut bytes, 2 * n + 1);
+    }
+    client.send(&bytes).await;
+    let (mut heads, mut resets) = (0, 0);
+    while let Ok(Some(frame)) = tokio::time::timeout(SECOND, endpoint.next()).await {
+        match frame.header.kind {
+            Kind::Headers => heads += 1,
+            Kind::RstStream => resets += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((heads, resets), (100, 100));
+    let mut refused = 0;
+    while let Ok(Some(frame)) = tokio::time::timeout(SECOND, client.next()).await {
+        if frame.header.kind == Kind::RstStream {
+            assert_eq!(frame::u31(&frame.payload), Some(ErrorCode::RefusedStream.code()));
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 100);
+    // Now they are free.
+    client.request(1001, "GET", true).await;
+    assert!(endpoint.wait_for(Kind::Headers).await.is_some());
+    assert_eq!(live(&rig).await, (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_take_nothing_do_not_stop_the_others_of_their_endpoint() {
+    let limits = Limits {
+        upstream_connection_window: 1024 * 1024,
+        ..Limits::default()
+    };
+    let (rig, mut client, mut endpoint, _sockets) = setup_with(limits, &[]).await;
+    let mut settings = Vec::new();
+    frame::put_settings(&mut settings, &[Setting::InitialWindowSize(0)]);
+    client.send(&settings).await;
+    for id in [3, 5, 7] {
+        client.request(id, "GET", true).await;
+        endpoint.wait_for(Kind::Headers).await.unwrap();
+    }
+    client.frame(Kind::Data, flags::END_STREAM, 1, b"x").await;
+    sleep(Duration::from_millis(10)).await;
+    for id in [1, 3, 5, 7] {
+        endpoint.headers(id, &[(":status", "200")], false).await;
+        for _ in 0..15 {
+            endpoint.frame(Kind::Data, 0, id, &[7; 16_384]).await;
+        }
+    }
+    sleep(12 * SECOND).await;
+    assert!(live(&rig).await.1 < 4, "they stood in the way");
+    let mut credit = 0;
+    while let Ok(Some(frame)) = tokio::time::timeout(SECOND, endpoint.next()).await {
+        if frame.header.kind == Kind::WindowUpdate && frame.header.stream == 0 {
+            credit += frame::u31(&frame.payload).unwrap();
+        }
+    }
+    assert!(credit >= 512 * 1024, "the window is there again: {credit}");
+}

@@ -100,7 +100,7 @@ impl Engine {
             return Ok(());
         }
         http2.last_id = id;
-        if http2.ids.len() as u32 >= limits.streams_max {
+        if http2.ids.len() as u32 + http2.held >= limits.streams_max {
             let verdict = http2.guard.refused(limits, self.now);
             self.refuse_stream(c, id, ErrorCode::RefusedStream);
             return self.keep_calm(verdict);

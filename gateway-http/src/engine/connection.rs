@@ -89,6 +89,8 @@ pub struct Connection {
     /// When its streams were looked at last; while it has none it is asleep and nobody looks.
     pub looked: Moment,
     pub asleep: bool,
+    /// Upstream: clients' connections (and their serials) whose slots are free once what is queued here is out.
+    pub owes_slots: Vec<(ConnId, u64)>,
     pub timer: TimerId,
     pub closing: Closing,
     /// Nothing follows what is in the output: the peer is to be told (the end of one direction of a tunnel).
@@ -170,6 +172,7 @@ impl Connection {
             active: now,
             looked: now,
             asleep: false,
+            owes_slots: Vec::new(),
             timer: TimerId::NONE,
             closing: Closing::No,
             finishing: false,

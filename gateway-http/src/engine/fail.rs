@@ -192,6 +192,7 @@ impl Engine {
             // The leg is over without a word of ours; the endpoint hears the client's reason.
             stream.legs[DOWN].received_end = true;
             stream.legs[DOWN].sent_end = true;
+            self.hold_slot(c, index);
             self.leave_upstream(c, index, error);
             return self.end_stream(c, index, ErrorCode::NoError);
         }

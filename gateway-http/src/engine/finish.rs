@@ -1,7 +1,7 @@
 //! The end of a stream: both legs leave their connections, the outcome is kept for the log, everything it held goes
 //! back to its pool.
 
-use super::connection::{Connection, Farewell, Role};
+use super::connection::{Codec, Connection, Farewell, Role};
 use super::stream::{DOWN, Facts, UP};
 use super::{Engine, Turn, at};
 use crate::h2::frame::ErrorCode;
@@ -51,6 +51,7 @@ impl Engine {
         if !self.streams[index].live {
             return;
         }
+        self.hold_slot(c, index);
         self.leave_upstream(c, index, ErrorCode::Cancel);
         self.leave_downstream(c, index, error);
         self.drop_pending(c, index, DOWN);
@@ -100,6 +101,37 @@ impl Engine {
         self.streams.close(index);
         if !mirrors.is_empty() {
             self.leave_mirrors(c, mirrors);
+        }
+    }
+
+    /// A stream ends before its endpoint is done with it: its slot on the client's connection (`streams_max`) is free
+    /// when RST_STREAM is on its way, or the endpoint's connection closed. Else a client could make endpoints work on
+    /// more requests than it may have open.
+    #[inline]
+    pub(super) fn hold_slot(&mut self, c: &mut Connection, index: u32) {
+        let [down, up] = &self.streams[index].legs;
+        if let (Some(client), Some(endpoint)) = (down.conn, up.conn)
+            && up.id != 0
+            && !up.is_over()
+        {
+            let client = at(&mut self.connections, c, client);
+            let Codec::Http2(http2) = &mut client.codec else { return };
+            http2.held += 1;
+            let slot = (client.id, client.serial);
+            at(&mut self.connections, c, endpoint).owes_slots.push(slot);
+        }
+    }
+
+    /// What was queued on `c` is out, or never will be.
+    #[inline]
+    pub(super) fn free_slots(&mut self, c: &mut Connection) {
+        for (id, serial) in c.owes_slots.drain(..) {
+            if let Some(client) = self.connections.get_mut(id)
+                && client.serial == serial
+                && let Codec::Http2(http2) = &mut client.codec
+            {
+                http2.held -= 1;
+            }
         }
     }
 

@@ -107,6 +107,8 @@ pub struct Http2 {
     pub settings_seen: bool,
     pub guard: Guard,
     pub queue: Queue,
+    /// Slots of streams that ended while their endpoint does not know it yet (`Connection::owes_slots`).
+    pub held: u32,
     /// When a silent client was asked whether it is there.
     pub asked: Option<Moment>,
 }
@@ -119,7 +121,7 @@ impl Http2 {
             decoder: None,
             encoder: None,
             send_window: i64::from(WINDOW_DEFAULT),
-            recv_window: i64::from(limits.connection_window),
+            recv_window: i64::from(Self::window(side, limits)),
             unacked: 0,
             peer: PeerSettings::default(),
             last_id: u32::from(upstream),
@@ -133,7 +135,17 @@ impl Http2 {
             settings_seen: false,
             guard: Guard::default(),
             queue: Queue::default(),
+            held: 0,
             asked: None,
+        }
+    }
+
+    /// The connection's window. Upstream it is shared by the clients of an endpoint, and one that takes nothing must not
+    /// stop the others.
+    pub fn window(side: Side, limits: &Limits) -> u32 {
+        match side {
+            Side::Upstream => limits.upstream_connection_window,
+            Side::Downstream => limits.connection_window,
         }
     }
 
@@ -152,7 +164,7 @@ impl Http2 {
                 frame::put_settings(out, &[window, streams, section, tunnels]);
             }
         }
-        let more = limits.connection_window.saturating_sub(WINDOW_DEFAULT);
+        let more = Self::window(side, limits).saturating_sub(WINDOW_DEFAULT);
         if more > 0 {
             frame::put_window_update(out, 0, more);
         }

@@ -214,6 +214,7 @@ impl Engine {
             self.unpool(c);
         }
         self.end_streams_of(c, fault);
+        self.free_slots(c);
         c.dead = true;
         self.timers.cancel(&mut c.timer);
         c.out.clear(&mut self.pool);

@@ -5,13 +5,14 @@
 //!   shortest timeout, and compares byte counts. A stream is ended at most an eighth of that late, and never early.
 //! * Only who holds things up is blamed: a client that gets no credit owes nothing, and one that takes what others of
 //!   its streams have to say is not slow.
+//! * Responses that stand still may use up most of the window an endpoint's clients share; then they go at the next look.
 //! * A drip is no movement: what is slower than `body_bytes_per_second_min` counts as standing still.
 //! * gRPC streams may be silent for ever. Their client must only be there: it answers PING. Open tunnels have a bound
 //!   of their own (`tunnel.rs`).
 
-use super::Engine;
 use super::connection::{Closing, Codec, Connection};
-use super::stream::{DOWN, Wait};
+use super::stream::{DOWN, UP, Wait};
+use super::{ConnId, Engine};
 use crate::h2::frame::{self, ErrorCode};
 use crate::limits::Limits;
 use gateway_core::fault::Fault;
@@ -75,15 +76,31 @@ impl Engine {
             if !stream.live || stream.legs[DOWN].conn != Some(c.id) || c.closing != Closing::No {
                 continue;
             }
-            if let Some(fault) = self.judge(*index, before, taken_in_all, waits_for_continue) {
+            let pressed = stream.legs[UP].conn.is_some_and(|id| self.is_pressed(id));
+            if let Some(fault) = self.judge(*index, before, taken_in_all, waits_for_continue, pressed) {
                 self.cut(c, *index, fault);
             }
         }
         self.indices = indices;
     }
 
-    /// What a stream is to be ended for, if for anything.
-    fn judge(&mut self, index: u32, before: Moment, taken_in_all: u64, waits_for_continue: bool) -> Option<Fault> {
+    /// Whether clients that take nothing have used up most of the window they share with others.
+    fn is_pressed(&self, endpoint: ConnId) -> bool {
+        match self.connections.get(endpoint).map(|c| &c.codec) {
+            Some(Codec::Http2(http2)) => http2.recv_window < i64::from(self.limits.upstream_connection_window / 4),
+            Some(Codec::Http1(_) | Codec::Detecting) | None => false,
+        }
+    }
+
+    /// What a stream is to be ended for, if for anything. `pressed`: it stands in others' way.
+    fn judge(
+        &mut self,
+        index: u32,
+        before: Moment,
+        taken_in_all: u64,
+        waits_for_continue: bool,
+        pressed: bool,
+    ) -> Option<Fault> {
         let (now, limits) = (self.now, &self.limits);
         let stream = &mut self.streams[index];
         let (came, taken) = (stream.bytes_up, stream.taken());
@@ -121,7 +138,9 @@ impl Engine {
             pace.still_since = now;
         }
         // A consumer of messages may pause for a while.
-        let stall_timeout = if stream.grpc || tunnel {
+        let stall_timeout = if pressed {
+            limits.look_interval()
+        } else if stream.grpc || tunnel {
             limits.stream_idle_timeout.max(limits.stall_timeout)
         } else {
             limits.stall_timeout

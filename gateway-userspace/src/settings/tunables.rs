@@ -272,6 +272,7 @@ tunables! {
     "limits.streams" streams_max: Count("streams"), 1, WINDOW_MAX, "streams open at once on a downstream connection";
     "limits.streamWindowBytes" stream_window: Bytes, 1024, WINDOW_MAX, "flow-control window of a stream";
     "limits.connectionWindowBytes" connection_window: Bytes, 65_535, WINDOW_MAX, "flow-control window of a connection";
+    "limits.upstreamConnectionWindowBytes" upstream_connection_window: Bytes, 65_535, WINDOW_MAX, "flow-control window of a connection to an endpoint: what its clients may leave standing together";
     "limits.outBytes" out_bytes_max: Bytes, 16_384, GIB, "waiting to be written on a connection before its sources get no more credit";
     "limits.borrowBytes" borrow_bytes_min: Bytes, 1, GIB, "DATA payloads from this size on are not copied";
     "limits.headBytes" head_bytes_max: Bytes, 1024, 1 << 24, "a request's or response's fields, decoded";
