@@ -2,6 +2,7 @@
 //!
 //! Needs root. Without it these tests cannot run: they say so, and fail where CI is set.
 
+mod abuse;
 mod change;
 mod clients;
 mod desync;
@@ -98,6 +99,11 @@ const ROWS: &[Row] = &[
         name: "nginx and Python see what was meant of smuggled requests and disguised paths, or nothing",
         datapaths: &["off"],
         run: desync::tables,
+    },
+    Row {
+        name: "attackers are cut in time, are counted, and harm nobody",
+        datapaths: &["off"],
+        run: abuse::cut,
     },
     Row {
         name: "a foreign XDP program is refused by name",

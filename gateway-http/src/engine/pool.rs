@@ -5,6 +5,8 @@ use crate::head::FieldList;
 /// Buffers and bytes kept at most.
 const BUFFERS_MAX: usize = 512;
 const BYTES_MAX: usize = 16 << 20;
+/// A larger buffer is not kept: it was one connection's bad moment.
+const BUFFER_BYTES_MAX: usize = 512 << 10;
 
 /// Empty buffers with capacity.
 #[derive(Default)]
@@ -33,7 +35,7 @@ impl Pool {
             return;
         }
         let mut taken = std::mem::take(buffer);
-        if self.spare.len() < BUFFERS_MAX && self.bytes + capacity <= BYTES_MAX {
+        if capacity <= BUFFER_BYTES_MAX && self.spare.len() < BUFFERS_MAX && self.bytes + capacity <= BYTES_MAX {
             taken.clear();
             self.bytes += capacity;
             self.spare.push(taken);
