@@ -196,7 +196,7 @@ pub struct Engine {
     /// Whether anyone asks for outcomes.
     keeps_outcomes: bool,
     metrics: Metrics,
-    draining: bool,
+    draining_since: Option<Moment>,
     /// Streams that are mirrors.
     mirrors_live: usize,
     /// Largest gRPC message from clients and from endpoints, bytes.
@@ -238,7 +238,7 @@ impl Engine {
             finished: Vec::new(),
             keeps_outcomes: true,
             metrics: Metrics::default(),
-            draining: false,
+            draining_since: None,
             mirrors_live: 0,
             messages_max,
             restored: 0,
@@ -282,7 +282,7 @@ impl Engine {
     /// A downstream connection is there.
     pub fn accept(&mut self, accepted: Accepted, now: Moment) -> Result<ConnId, Refusal> {
         self.now = now;
-        if self.draining {
+        if self.is_shut() {
             return Err(Refusal::Draining);
         }
         if self.downstream_len() >= self.limits.connections_max {
@@ -298,6 +298,7 @@ impl Engine {
             DownstreamProtocol::Http1 | DownstreamProtocol::Detect => {}
         }
         self.arm_timer(&mut c);
+        self.drain_late(&mut c);
         self.metrics.downstream_opened(listener);
         self.connections.put(c);
         Ok(id)

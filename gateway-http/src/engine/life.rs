@@ -56,6 +56,9 @@ impl Engine {
         }
         if let Codec::Detecting = c.codec {
             self.detect(c, chunk);
+            if !matches!(c.codec, Codec::Detecting) {
+                self.drain_late(c);
+            }
         }
         let used = match c.codec {
             Codec::Http2(_) => self.read_http2(c, chunk),
@@ -278,8 +281,8 @@ impl Engine {
         {
             due = due.min(since + limits.head_timeout);
         }
-        if c.farewell == Farewell::Announced {
-            due = due.min(self.now + limits.goaway_pause);
+        if let Some(at) = self.farewell_due(c) {
+            due = due.min(at);
         }
         if let Some(since) = c.stalled_since {
             due = due.min(since + limits.stall_timeout);
@@ -309,7 +312,7 @@ impl Engine {
         if c.closing != Closing::No {
             return self.kill(c, true);
         }
-        if c.farewell == Farewell::Announced {
+        if self.farewell_due(c).is_some_and(|at| self.now >= at) {
             self.say_final_farewell(c);
             if c.closing != Closing::No {
                 return;

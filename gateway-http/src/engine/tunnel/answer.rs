@@ -112,7 +112,7 @@ impl Engine {
         if end && self.streams[index].live {
             self.on_body(c, index, UP, Body::own(b""), true);
         }
-        if self.draining {
+        if self.draining_since.is_some() {
             self.leave_tunnel(c, index);
         }
     }
