@@ -49,6 +49,8 @@ pub enum Event {
     Tick,
     /// SIGTERM. The second one ends at once.
     Drain,
+    /// A successor serves: finish what is open, write nothing any more.
+    HandedOver,
     /// A worker has no live stream or connection left: all of them.
     WorkersIdle,
 }
@@ -156,6 +158,7 @@ impl ControlState {
             Event::EndpointsQuiet(indexes) => self.quiet(&indexes),
             Event::Tick => self.tick(now),
             Event::Drain => self.drain(now),
+            Event::HandedOver => self.handed_over(now),
             Event::WorkersIdle => {
                 if let Phase::Draining { workers_idle, .. } = &mut self.phase {
                     *workers_idle = true;
@@ -176,6 +179,11 @@ impl ControlState {
 
     pub fn ids(&self) -> &Ids {
         &self.ids
+    }
+
+    /// The addresses that should be local.
+    pub fn local(&self) -> Vec<IpAddr> {
+        self.local.iter().copied().collect()
     }
 
     /// What the maps should hold.
@@ -338,6 +346,20 @@ impl ControlState {
         let mut effects = vec![Effect::DrainWorkers];
         effects.extend(self.write_tables());
         effects
+    }
+
+    /// The maps are the successor's: neither their flows nor writes that failed are this process's concern any more.
+    fn handed_over(&mut self, now: Moment) -> Vec<Effect> {
+        self.retry_at = None;
+        self.options.keep_kernel = true;
+        if self.phase != Phase::Serving {
+            return Vec::new();
+        }
+        self.phase = Phase::Draining {
+            until: now + self.options.drain_time,
+            workers_idle: false,
+        };
+        vec![Effect::DrainWorkers]
     }
 
     /// A drain ends when no worker has anything left, and no kernel flow would be cut.

@@ -2,8 +2,12 @@
 //! the effects out in order. The way of a configuration change begins and ends here.
 
 pub mod configuration;
+mod succession;
+mod watchdog;
 
+use crate::admin::server::Doors;
 use crate::admin::state::{AdminState, Published};
+use crate::handover::giver::{Ask, Giver};
 use crate::kernel::Kernel;
 use crate::source::file::Watch;
 use crate::worker::Workers;
@@ -18,7 +22,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
+use succession::Standing;
 use tracing::{error, info, warn};
+use watchdog::Watchdog;
 
 /// Between two ticks.
 const TICK: Duration = Duration::from_millis(100);
@@ -32,6 +38,12 @@ pub enum Message {
     Drain,
     /// SIGINT: end at once.
     Stop,
+    /// SIGUSR1: the access log was moved away.
+    ReopenLog,
+    /// SIGUSR2: start a successor.
+    Upgrade,
+    /// A step of a hand-over.
+    HandOver(Ask),
     /// From the sweep of the kernel's flow table.
     EndpointsIdle(crate::kernel::flows::Idle),
 }
@@ -54,6 +66,14 @@ pub struct Control {
     tls: Vec<String>,
     /// The process must not go on: its end is no success.
     failed: bool,
+    watchdog: Watchdog,
+    /// Who writes the kernel's maps.
+    standing: Standing,
+    /// None where there can be no hand-over: the reason.
+    giver: Result<Giver, String>,
+    doors: Doors,
+    /// When the drain began, if it did.
+    draining_since: Option<Instant>,
     /// Where the watch of the files says that they changed.
     changes: SyncSender<Message>,
     /// The watch, and the files beside the configuration that it covers.
@@ -82,6 +102,11 @@ impl Control {
             snapshot: Arc::default(),
             tls: Vec::new(),
             failed: false,
+            watchdog: Watchdog::default(),
+            standing: Standing::Ours,
+            giver: Err("it has not begun".into()),
+            doors: Doors::default(),
+            draining_since: None,
             changes,
             watch: None,
         }
@@ -90,6 +115,17 @@ impl Control {
     /// Whether the loop ended because something broke.
     pub fn failed(&self) -> bool {
         self.failed
+    }
+
+    /// After so long without a turn a worker is the end of the process; zero is never.
+    pub fn watch_workers(&mut self, limit: Duration) {
+        self.watchdog.limit = limit;
+    }
+
+    /// Whether a successor serves: nothing that it uses may be removed.
+    pub fn has_given(&self) -> bool {
+        // A process that is stopped in the middle leaves everything to whoever comes.
+        self.standing != Standing::Ours
     }
 
     fn now(&self) -> Moment {
@@ -131,10 +167,17 @@ impl Control {
         loop {
             let leave = match messages.recv_timeout(TICK) {
                 Ok(Message::Reload) => self.reload(),
-                Ok(Message::Drain) => {
-                    info!("draining: no new connections, {} live", self.workers.live());
-                    self.handle(Event::Drain)
+                Ok(Message::Drain) => self.drain(),
+                Ok(Message::ReopenLog) => {
+                    self.workers.reopen_log();
+                    false
                 }
+                Ok(Message::Upgrade) => {
+                    self.upgrade();
+                    false
+                }
+                Ok(Message::HandOver(ask)) => self.hand_over(ask),
+                Ok(Message::EndpointsIdle(_)) if self.standing != Standing::Ours => false,
                 Ok(Message::EndpointsIdle(idle)) => {
                     self.handle(Event::EndpointsQuiet(idle.quiet)) || self.handle(Event::EndpointsIdle(idle.unnamed))
                 }
@@ -153,12 +196,31 @@ impl Control {
             self.failed = true;
             return true;
         }
-        let idle = self.workers.draining() && self.workers.live() == 0;
+        if let Some(worker) = self.watchdog.look(&self.workers) {
+            error!("worker {worker} hangs: leaving, so that a new process can start");
+            self.failed = true;
+            return true;
+        }
+        if let Standing::Yielded { .. } = self.standing {
+            return false;
+        }
+        let settled = self
+            .draining_since
+            .is_some_and(|since| since.elapsed() >= self.linger());
+        let idle = settled && self.workers.draining() && self.workers.live() == 0;
         self.handle(Event::Tick) || (idle && self.handle(Event::WorkersIdle))
     }
 
     /// Reads, compiles, applies. What is broken is reported and keeps its last good version.
     fn reload(&mut self) -> bool {
+        match &mut self.standing {
+            Standing::Ours => {}
+            Standing::Yielded { reload, .. } => {
+                *reload = true;
+                return false;
+            }
+            Standing::Given => return false,
+        }
         let (began, before) = (Instant::now(), self.snapshot.revision);
         let Some(ir) = self.configuration.load() else {
             return false;
@@ -209,8 +271,12 @@ impl Control {
                     None
                 }
                 Effect::DrainWorkers => {
-                    self.workers.drain();
                     self.admin.set_ready(false);
+                    self.draining_since = Some(Instant::now());
+                    if self.standing == Standing::Ours {
+                        self.kernel.shut_door();
+                    }
+                    self.workers.drain();
                     None
                 }
                 Effect::Exit => return true,

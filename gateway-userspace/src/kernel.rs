@@ -19,7 +19,7 @@ mod start;
 use crate::sys::netlink::Netlink;
 use crate::warden::{Answer, Request, Warden};
 use apply::Writer;
-use flows::{KernelFlow, Wake};
+use flows::{KernelFlow, Sweep, Wake};
 use gateway_common::abi::Reason;
 use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::lower::KernelTables;
@@ -33,9 +33,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 /// Which programs to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -126,6 +126,16 @@ pub struct KernelStatus {
     pub reasons: Vec<String>,
 }
 
+impl KernelStatus {
+    /// How packets and connections come in, in one word: `tcx`, `xdp`, `lookup` or `off`.
+    pub fn word(&self) -> &'static str {
+        match (self.ingress, self.lookup) {
+            ("off", true) => "lookup",
+            (ingress, _) => ingress,
+        }
+    }
+}
+
 /// The kernel plane of this process.
 pub struct Kernel {
     status: KernelStatus,
@@ -146,8 +156,18 @@ struct Active {
     /// Interfaces that carry our program, by index.
     carrying: BTreeSet<u32>,
     loads: Arc<Mutex<Vec<Arc<AtomicU32>>>>,
-    wake: SyncSender<Wake>,
-    sweep: Mutex<Option<JoinHandle<()>>>,
+    sweep: Mutex<Sweeping>,
+}
+
+/// The sweep's thread; it ends and begins again with the right to write the maps.
+enum Sweeping {
+    Runs {
+        wake: SyncSender<Wake>,
+        thread: JoinHandle<Sweep>,
+    },
+    Rests(Box<Sweep>),
+    /// It panicked, or its thread could not be started.
+    Over,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,8 +191,10 @@ impl Kernel {
             return Err(KernelError::Failed("the datapath is off".into()));
         };
         let done = lock(&active.writer).apply(&ops);
-        // A full queue has a wake-up waiting in it already.
-        let _ = active.wake.try_send(Wake::Soon);
+        if let Sweeping::Runs { wake, .. } = &*lock(&active.sweep) {
+            // A full queue has a wake-up waiting in it already.
+            let _ = wake.try_send(Wake::Soon);
+        }
         done
     }
 
@@ -193,9 +215,6 @@ impl Kernel {
 
     /// Makes exactly these addresses local (and those not any more that an earlier call made so). Returns those that
     /// could not be, with the reason.
-    ///
-    /// The first call also opens the door of `sk_lookup`: it comes after the first revision was published, so that no
-    /// worker gets a connection to a listener it does not know. Until then connections to VIPs are refused.
     pub fn set_local(&self, addresses: &[IpAddr]) -> BTreeMap<IpAddr, String> {
         let mut warden = lock(&self.warden);
         let mut failed = BTreeMap::new();
@@ -212,12 +231,16 @@ impl Kernel {
             }
         }
         *locals = wanted;
-        if let Some(active) = &self.active
-            && let Err(error) = lock(&active.writer).open_door()
-        {
-            tracing::error!("let sk_lookup hand connections over: {error}");
-        }
         failed
+    }
+
+    /// New connections to VIPs are refused from now on.
+    pub fn shut_door(&self) {
+        if let Some(active) = &self.active
+            && let Err(error) = lock(&active.writer).shut_door()
+        {
+            tracing::error!("stop sk_lookup: {error}");
+        }
     }
 
     /// Whether the kernel plane can take an endpoint: replies provably come back through us.
@@ -232,8 +255,8 @@ impl Kernel {
         locate::reach(netlink, endpoint.ip(), &active.carrying, self.return_path_gateway)
     }
 
-    /// Puts a worker's listening socket where `sk_lookup` finds it. The socket stays the worker's. Workers are numbered
-    /// from 0 without a gap; all come before the first [`Kernel::set_local`].
+    /// Puts a worker's listening socket where `sk_lookup` finds it, in the place of a predecessor's. The socket stays the
+    /// worker's. Workers are numbered from 0 without a gap; [`Kernel::open_door`] comes after them.
     pub fn register_listener(&self, worker: u16, ipv6: bool, socket: RawFd) -> Result<(), KernelError> {
         let Some(active) = self.active.as_ref().filter(|_| self.status.lookup) else {
             return Ok(());
@@ -241,6 +264,36 @@ impl Kernel {
         lock(&active.writer)
             .register_listener(u32::from(worker), ipv6, socket)
             .map_err(|error| KernelError::from_io(&format!("register the socket of worker {worker}"), &error))
+    }
+
+    /// Lets `sk_lookup` hand connections to the registered workers, and to no others.
+    pub fn open_door(&self) -> Result<(), KernelError> {
+        let Some(active) = &self.active else { return Ok(()) };
+        lock(&active.writer)
+            .open_door()
+            .map_err(|error| KernelError::from_io("let sk_lookup hand connections over", &error))
+    }
+
+    /// Leaves maps, pins and addresses to a successor: this process writes nothing any more. Sockets that are registered
+    /// go on taking connections.
+    pub fn yield_to_successor(&self) {
+        if let Some(active) = &self.active {
+            active.stop_sweep();
+        }
+        lock(&self.warden).handle(Request::Yield);
+    }
+
+    /// Undoes [`Kernel::yield_to_successor`] after a successor failed; returns what the maps hold. The sockets have to be
+    /// registered again.
+    pub fn take_back(&self) -> Result<KernelTables, KernelError> {
+        if let Answer::Failed(error) = lock(&self.warden).handle(Request::TakeBack) {
+            return Err(error);
+        }
+        let tables = self.read_tables();
+        if let Some(active) = &self.active {
+            active.start_sweep()?;
+        }
+        Ok(tables)
     }
 
     /// From now on each worker's load, by number, is copied into the kernel some dozen times a second.
@@ -296,13 +349,7 @@ impl Kernel {
     /// Ends the sweep. Unless `keep`, detaches, unpins and undoes everything; with it, the kernel goes on forwarding.
     pub fn stop(&self, keep: bool) -> Result<(), KernelError> {
         if let Some(active) = &self.active {
-            // An ended sweep takes no message, and needs none.
-            let _ = active.wake.send(Wake::Stop);
-            if let Some(sweep) = lock(&active.sweep).take()
-                && sweep.join().is_err()
-            {
-                tracing::error!("the sweep of the kernel flows had panicked");
-            }
+            active.stop_sweep();
         }
         if keep {
             return Ok(());
@@ -311,6 +358,43 @@ impl Kernel {
             Answer::Failed(error) => Err(error),
             Answer::Done | Answer::Attached(_) | Answer::Socket(_) | Answer::Map(_) => Ok(()),
         }
+    }
+}
+
+impl Active {
+    fn stop_sweep(&self) {
+        let mut sweep = lock(&self.sweep);
+        let Sweeping::Runs { wake, thread } = std::mem::replace(&mut *sweep, Sweeping::Over) else {
+            return;
+        };
+        // An ended sweep takes no message, and needs none.
+        let _ = wake.send(Wake::Stop);
+        match thread.join() {
+            Ok(rests) => *sweep = Sweeping::Rests(Box::new(rests)),
+            Err(_) => tracing::error!("the sweep of the kernel flows had panicked"),
+        }
+    }
+
+    fn start_sweep(&self) -> Result<(), KernelError> {
+        let mut sweep = lock(&self.sweep);
+        match std::mem::replace(&mut *sweep, Sweeping::Over) {
+            Sweeping::Rests(rests) => *sweep = Sweeping::run(*rests)?,
+            runs @ (Sweeping::Runs { .. } | Sweeping::Over) => *sweep = runs,
+        }
+        Ok(())
+    }
+}
+
+impl Sweeping {
+    fn run(sweep: Sweep) -> Result<Self, KernelError> {
+        // One place: a wake-up that finds it full is not needed.
+        let (wake, wakes) = sync_channel::<Wake>(1);
+        let thread = thread::Builder::new().name("kernel-sweep".into()).spawn(move || {
+            sweep.run(&wakes);
+            sweep
+        });
+        let thread = thread.map_err(|error| KernelError::from_io("start the sweep", &error))?;
+        Ok(Sweeping::Runs { wake, thread })
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cli;
 pub mod control;
+pub mod handover;
 pub mod kernel;
 pub mod lab;
 pub mod settings;

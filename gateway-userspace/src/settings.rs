@@ -93,6 +93,12 @@ impl FromStr for Assignment {
 pub struct Tunables {
     pub limits: gateway_http::limits::Limits,
     pub access_log: AccessLogFormat,
+    /// A file for the access log; standard output without.
+    pub access_log_path: Option<PathBuf>,
+    /// How long a successor may take from the old process's yielding to its own readiness.
+    pub handover: Duration,
+    /// How long a worker may go without a turn before the process ends; zero is for ever.
+    pub watchdog: Duration,
     pub tls: tls::TlsSettings,
 }
 
@@ -109,6 +115,9 @@ impl Default for Tunables {
         Self {
             limits: gateway_http::limits::Limits::default(),
             access_log: AccessLogFormat::Text,
+            access_log_path: None,
+            handover: Duration::from_secs(30),
+            watchdog: Duration::from_secs(10),
             tls: tls::TlsSettings::default(),
         }
     }
@@ -127,6 +136,9 @@ impl Tunables {
                     _ => bail!("accessLog={value}: off, text or json"),
                 };
             }
+            "accessLogPath" => self.access_log_path = (value != "-").then(|| value.into()),
+            "timeouts.handover" => self.handover = duration(value)?,
+            "timeouts.watchdog" => self.watchdog = duration(value)?,
             tls if tls.starts_with("tls.") => {
                 if !self.tls.set(path, value)? {
                     bail!(

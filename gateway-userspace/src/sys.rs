@@ -9,6 +9,7 @@ pub mod interfaces;
 pub mod neighbours;
 pub mod netlink;
 pub mod netns;
+pub mod packets;
 pub mod process;
 pub mod routes;
 pub mod sockets;

@@ -36,6 +36,10 @@ pub enum Request {
     CreateRing,
     /// Detach everything, undo every address, remove every pin.
     RemoveAll,
+    /// Leave pins and addresses to a successor: until [`Request::TakeBack`] nothing else may be asked.
+    Yield,
+    /// Put our programs back where they were, after a successor failed.
+    TakeBack,
 }
 
 /// What came of it.
@@ -102,6 +106,16 @@ impl Warden {
                 Err(error) => Answer::Failed(KernelError::from_io("make a ring", &error)),
             },
             Request::RemoveAll => done(self.remove_all(), "remove what was attached".into()),
+            Request::Yield => {
+                if let Some((pins, _)) = &mut self.kernel {
+                    pins.yield_to_successor();
+                }
+                Answer::Done
+            }
+            Request::TakeBack => match self.take_back() {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Failed(error),
+            },
         }
     }
 
@@ -169,6 +183,23 @@ impl Warden {
         Ok(how)
     }
 
+    /// The successor may have put other programs into the links, removed some, and made other addresses local.
+    fn take_back(&mut self) -> Result<(), KernelError> {
+        if let Some((pins, _)) = &mut self.kernel {
+            pins.take_back()?;
+        }
+        let hooks: Vec<Hook> = self.hooks().collect();
+        for hook in hooks {
+            self.links.remove(&hook);
+            self.attach(hook)?;
+        }
+        let theirs = |local: &Local| *local == Local::Already;
+        self.locals.retain(|_, local| theirs(local));
+        self.adopt_locals()
+            .map_err(|error| KernelError::from_io("list local addresses", &error))?;
+        Ok(())
+    }
+
     fn detach(&mut self, hook: Hook) -> io::Result<()> {
         self.links.remove(&hook);
         match &self.kernel {
@@ -191,8 +222,14 @@ impl Warden {
         let how = match (route, addr) {
             (Some(route), _) if route.local => {
                 // Perhaps an earlier process of ours, that nothing else is left of.
-                let ours = routes::our_locals(&mut self.netlink)?.contains(&addr);
-                if ours { Local::Route } else { Local::Already }
+                let on_link = addresses::list(&mut self.netlink)?
+                    .into_iter()
+                    .find(|found| found.ours && found.addr == addr);
+                if routes::our_locals(&mut self.netlink)?.contains(&addr) {
+                    Local::Route
+                } else {
+                    on_link.map_or(Local::Already, |found| Local::OnLink(found.interface))
+                }
             }
             // Neighbour discovery asks the interface, not the routing table.
             (Some(route), IpAddr::V6(v6)) if route.gateway.is_none() && route.interface > 1 => {

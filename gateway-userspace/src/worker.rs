@@ -22,7 +22,7 @@ pub use tls::TlsProblem;
 
 use crate::settings::tls::TlsSettings;
 use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogger};
-use accept::{open_listener, open_lookup};
+use accept::open_lookup;
 use command::{COMMANDS_MAX, Mailbox};
 use gateway_core::ir::Bind;
 use gateway_core::snapshot::Snapshot;
@@ -31,7 +31,7 @@ use mio::Poll;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -107,6 +107,7 @@ pub struct Seed {
     poll: Poll,
     commands: Receiver<Command>,
     load: Arc<AtomicU32>,
+    pulse: Arc<AtomicU32>,
     lookup: Vec<std::net::TcpListener>,
     clock: Clock,
     request_id_seed: u64,
@@ -122,6 +123,7 @@ pub struct Workers {
     lookup: Vec<LookupSocket>,
     options: Arc<WorkerOptions>,
     draining: AtomicBool,
+    late: AtomicU64,
     control: Mutex<Control>,
 }
 
@@ -129,6 +131,7 @@ pub struct Workers {
 struct Handle {
     mailbox: Mailbox,
     load: Arc<AtomicU32>,
+    pulse: Arc<AtomicU32>,
 }
 
 /// What only the publisher touches.
@@ -136,6 +139,8 @@ struct Handle {
 struct Control {
     tls: TlsCompiler,
     listening: BTreeSet<Bind>,
+    /// Sockets of a predecessor, until the first [`Workers::listen`].
+    inherited: BTreeMap<Bind, Vec<std::net::TcpListener>>,
     threads: Vec<JoinHandle<()>>,
     /// Dropped after the threads have ended: then it waits until the last line is written.
     log: AccessLogWriter,
@@ -159,11 +164,13 @@ impl Workers {
                 lookup.push(LookupSocket::of(number, socket)?);
             }
             let load = Arc::new(AtomicU32::new(0));
+            let pulse = Arc::new(AtomicU32::new(0));
             let worker = turn::Worker::new(Seed {
                 number,
                 poll,
                 commands,
                 load: Arc::clone(&load),
+                pulse: Arc::clone(&pulse),
                 lookup: sockets,
                 clock,
                 request_id_seed,
@@ -179,11 +186,13 @@ impl Workers {
             workers.push(Handle {
                 mailbox: Mailbox::new(queue, waker),
                 load,
+                pulse,
             });
         }
         let control = Control {
             tls,
             listening: BTreeSet::new(),
+            inherited: BTreeMap::new(),
             threads,
             log,
         };
@@ -192,6 +201,7 @@ impl Workers {
             lookup,
             options,
             draining: AtomicBool::new(false),
+            late: AtomicU64::new(0),
             control: Mutex::new(control),
         })
     }
@@ -239,12 +249,8 @@ impl Workers {
         let mut failed = BTreeMap::new();
         let mut added: Vec<Vec<(Bind, std::net::TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
         for bind in wanted.difference(&control.listening.clone()) {
-            match self
-                .workers
-                .iter()
-                .map(|_| open_listener(bind))
-                .collect::<io::Result<Vec<_>>>()
-            {
+            let inherited = control.inherited.remove(bind).unwrap_or_default();
+            match accept::share_out(bind, inherited, self.workers.len()) {
                 Ok(sockets) => {
                     control.listening.insert(*bind);
                     for (mine, sockets) in added.iter_mut().zip(sockets) {
@@ -263,6 +269,68 @@ impl Workers {
         failed
     }
 
+    /// Listens with these sockets where they fit, instead of opening some.
+    pub fn inherit(&self, sockets: BTreeMap<Bind, Vec<std::net::TcpListener>>) {
+        self.control().inherited = sockets;
+    }
+
+    /// Closes inherited sockets that no listener wanted.
+    pub fn drop_inherited(&self) {
+        self.control().inherited.clear();
+    }
+
+    /// Duplicates of every worker's own listening sockets, for a successor; an error when a worker does not answer within
+    /// `patience`.
+    pub fn lend(&self, patience: Duration) -> Result<Vec<(Bind, std::net::TcpListener)>, String> {
+        let (reply, answers) = mpsc::channel();
+        self.tell(|| Command::Lend { reply: reply.clone() });
+        drop(reply);
+        let until = Instant::now() + patience;
+        let mut lent = Vec::new();
+        for _ in &self.workers {
+            let left = until.saturating_duration_since(Instant::now());
+            let sockets = answers.recv_timeout(left);
+            lent.extend(sockets.map_err(|_| "a worker does not answer".to_owned())?);
+        }
+        Ok(lent)
+    }
+
+    /// Stops listening with own sockets: a successor does, with the same sockets.
+    pub fn give_away(&self) {
+        self.control().listening.clear();
+        self.tell(|| Command::GiveAway);
+    }
+
+    /// Each worker's count of turns, as of its last one.
+    pub fn pulses(&self) -> Vec<u32> {
+        let pulses = self.workers.iter().map(|worker| worker.pulse.load(Ordering::Relaxed));
+        pulses.collect()
+    }
+
+    /// Makes a worker turn, if it can.
+    pub fn poke(&self, worker: usize) {
+        if let Some(worker) = self.workers.get(worker) {
+            // One that has ended is found by `is_alive`.
+            let _ = worker.mailbox.wake();
+        }
+    }
+
+    /// A worker went without a turn for longer than it should.
+    pub fn count_late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub fn late_total(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// Makes a worker hang, as a bug would.
+    #[cfg(test)]
+    pub fn hang(&self, worker: usize, time: Duration) {
+        let _ = self.workers[worker].mailbox.send(Command::Hang(time));
+    }
+
     /// Every worker's report; fewer if one does not answer within `patience`. Waits: not for an async task.
     pub fn inspect(&self, views: bool, patience: Duration) -> Vec<Report> {
         let (reply, reports) = mpsc::channel();
@@ -277,6 +345,9 @@ impl Workers {
             all.push(report);
         }
         all.sort_by_key(|report| report.worker);
+        if let Some(first) = all.first_mut() {
+            first.turns.late_total = self.late_total();
+        }
         all
     }
 

@@ -141,6 +141,81 @@ pub fn under_load(datapath: &str) -> Result<()> {
     Ok(())
 }
 
+fn number(variable: &str, default: u64) -> u64 {
+    let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    given.unwrap_or(default)
+}
+
+/// Resident memory of a process, KiB.
+fn resident(pid: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    Ok(line.context("VmRSS")?.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// The time of each change, from reading to applied, in milliseconds, in order.
+fn apply_times() -> Result<Vec<f64>> {
+    let log = std::fs::read_to_string(Lab::file("test-gateway.log"))?;
+    let applied = log.lines().filter(|line| line.contains("configuration applied"));
+    let times = applied.filter_map(|line| line.rsplit_once("ms=")?.1.trim().parse().ok());
+    let mut times: Vec<f64> = times.collect();
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
+/// `SLUICE_FLAP_SECONDS` of a hundred changes a second with `SLUICE_FLAP_STREAMS` open (60 and 1000 for the acceptance run).
+pub fn flap(datapath: &str) -> Result<()> {
+    let (seconds, count) = (number("SLUICE_FLAP_SECONDS", 4), number("SLUICE_FLAP_STREAMS", 200));
+    let gateway = Gateway::start(datapath)?;
+    let (length, count) = ((seconds + 12).to_string(), count.to_string());
+    let streams = Streams::open("198.18.0.10:50052", &count, &length, false)?;
+    let script = repository().join("tests/e2e/clients/calls.py").canonicalize()?;
+    let script = script.display().to_string();
+    let rate = ["198.18.0.10:50052", &seconds.to_string(), "10", "60"].map(str::to_owned);
+    let mut args = vec![script.as_str()];
+    args.extend(rate.iter().map(String::as_str));
+    let calls = in_client(python(), &args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let before = gateway.revision()?;
+    let began = Instant::now();
+    let (mut number, mut warm) = (0, None);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        gateway.configure(&variant(number)?)?;
+        number += 1;
+        if warm.is_none() && began.elapsed() > Duration::from_secs(1) {
+            warm = Some(resident(gateway.pid())?);
+        }
+        let due = began + Duration::from_millis(10 * u64::from(number));
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    let grown = resident(gateway.pid())?.saturating_sub(warm.unwrap_or_default());
+    let applied = gateway.revision()? - before;
+    let output = calls.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let called: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).with_context(|| text.clone())?;
+    let streamed = streams.finish()?;
+    let times = apply_times()?;
+    let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
+    println!(
+        "     {datapath}: {number} changes, {applied} revisions; {count} streams: {} failed; calls: {called}; memory +{grown} KiB; apply p99 {p99:.1} ms",
+        streamed["failed"]
+    );
+    ensure!(
+        streamed["failed"] == 0 && streamed["moved"] == 0,
+        "{streamed}\n{}",
+        log_tail()
+    );
+    ensure!(called["failed"] == 0 && called["ok"] != 0, "{called}\n{}", log_tail());
+    ensure!(grown <= 10 * 1024, "memory grew by {grown} KiB");
+    ensure!(
+        applied >= u64::from(number) / 4,
+        "{applied} of {number} changes became revisions"
+    );
+    Ok(())
+}
+
 pub fn broken(datapath: &str) -> Result<()> {
     let gateway = Gateway::start(datapath)?;
     let good = std::fs::read_to_string(Lab::file("quickstart.yaml"))?;

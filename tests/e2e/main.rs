@@ -9,6 +9,7 @@ mod desync;
 mod life;
 mod planes;
 mod refuse;
+mod succeed;
 mod tls;
 
 use gateway_tests::rows::{ALL, ANY, Lacks, PACKETS, Row, run};
@@ -89,6 +90,36 @@ const ROWS: &[Row] = &[
         name: "a drain lets streams end and refuses new connections",
         datapaths: &["off", "tcx"],
         run: life::drain,
+    },
+    Row {
+        name: "upgrades under load fail no request",
+        datapaths: &["off", "tcx"],
+        run: succeed::upgrades,
+    },
+    Row {
+        name: "a successor that fails leaves the old process serving",
+        datapaths: &["lookup"],
+        run: succeed::failures,
+    },
+    Row {
+        name: "a drain under load fails no request",
+        datapaths: &["off", "tcx"],
+        run: succeed::drain,
+    },
+    Row {
+        name: "a gateway killed at any moment starts again and serves",
+        datapaths: ANY,
+        run: succeed::kills,
+    },
+    Row {
+        name: "the access log goes on in a new file after it was moved away",
+        datapaths: &["off"],
+        run: succeed::reopened_log,
+    },
+    Row {
+        name: "a hundred changes a second cut no stream",
+        datapaths: ANY,
+        run: change::flap,
     },
     Row {
         name: "a clean exit leaves nothing behind",

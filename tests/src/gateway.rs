@@ -3,8 +3,10 @@
 use crate::lab::Lab;
 use crate::shell::{sluice, wait_for};
 use anyhow::{Context, Result, bail};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde_json::Value;
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -13,9 +15,11 @@ use std::time::{Duration, Instant};
 pub const PINS: &str = "/sys/fs/bpf/sluice-test";
 const INTERFACES: [&str; 5] = ["client", "be1", "be2", "be3", "be4"];
 
-/// A running gateway; killed on drop if it was not stopped.
+/// A running gateway, which may hand over from process to process; killed on drop if it was not stopped.
 pub struct Gateway {
     child: Child,
+    /// Of the process that serves now.
+    pid: u32,
     pub config: PathBuf,
     admin: PathBuf,
     /// From its start to its readiness.
@@ -31,20 +35,25 @@ impl Gateway {
 
     /// Runs `yaml` (and the laboratory's Secret) with further arguments.
     pub fn start_with(datapath: &str, yaml: &str, more: &[&str]) -> Result<Self> {
+        Self::start_program(&sluice(), datapath, yaml, more)
+    }
+
+    /// The same with a copy of the binary that a test may replace.
+    pub fn start_program(program: &Path, datapath: &str, yaml: &str, more: &[&str]) -> Result<Self> {
+        // Successors outlive the process that started them: they come to us.
+        nix::sys::prctl::set_child_subreaper(true)?;
         let config = Lab::file("test.yaml");
         write(&config, yaml)?;
         let admin = Lab::file("test-admin.sock");
         let _ = std::fs::remove_file(&admin);
         let log = File::create(Lab::file("test-gateway.log"))?;
         let mut command = Command::new(sluice());
-        command
-            .args(["lab", "exec", "sluice-gw", "--"])
-            .arg(sluice())
-            .arg("run");
+        command.args(["lab", "exec", "sluice-gw", "--"]).arg(program).arg("run");
         command.arg("-f").arg(&config).arg("-f").arg(Lab::file("lab-tls.yaml"));
         command
             .arg(format!("--datapath={datapath}"))
-            .arg(format!("--pin-dir={PINS}"));
+            .arg(format!("--pin-dir={PINS}"))
+            .arg(format!("--state-dir={}", Lab::file("state").display()));
         command
             .arg(format!("--admin=unix:{}", admin.display()))
             .arg("--set=accessLog=off");
@@ -59,6 +68,7 @@ impl Gateway {
             .spawn()
             .context("start sluice")?;
         let mut gateway = Self {
+            pid: child.id(),
             child,
             config,
             admin,
@@ -113,27 +123,77 @@ impl Gateway {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
+    }
+
+    /// SIGUSR2, and the wait for the process that serves then.
+    pub fn upgrade(&mut self) -> Result<()> {
+        self.signal(nix::sys::signal::Signal::SIGUSR2)?;
+        self.succeeded(Duration::from_secs(20))
+    }
+
+    /// Waits until another process answers.
+    pub fn succeeded(&mut self, limit: Duration) -> Result<()> {
+        let before = self.pid;
+        wait_for("a successor serves", limit, || {
+            self.pid = self.serving()?;
+            Ok(self.pid != before)
+        })
+        .with_context(log_tail)
+    }
+
+    /// The process that answers the admin.
+    pub fn serving(&self) -> Result<u32> {
+        let status = self.json("/api/v1/status")?;
+        u32::try_from(status["pid"].as_u64().unwrap_or(0)).context("a pid")
+    }
+
+    /// How the process that serves ended, if it did.
+    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.pid == self.child.id() {
+            return Ok(self.child.try_wait()?);
+        }
+        let pid = nix::unistd::Pid::from_raw(self.pid.cast_signed());
+        Ok(match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::from_raw(signal as i32)),
+            Ok(_) => None,
+            // Its predecessor, which still drains, is its parent.
+            Err(nix::errno::Errno::ECHILD) if self.parent().is_some() => None,
+            Err(error) => return Err(error.into()),
+        })
+    }
+
+    /// Parent of the process that serves.
+    fn parent(&self) -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        line.trim().parse().ok()
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id().cast_signed()), signal)?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid.cast_signed()), signal)?;
         Ok(())
     }
 
     /// SIGKILL: nothing is cleaned up.
     pub fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        self.signal(nix::sys::signal::Signal::SIGKILL)?;
+        wait_for("the gateway ends", Duration::from_secs(5), || {
+            Ok(self.ended()?.is_some())
+        })
     }
 
     /// SIGTERM, and the end within `limit`.
     pub fn stop(mut self, limit: Duration) -> Result<ExitStatus> {
+        // Until its predecessors have drained, a successor is their child, and its end theirs to see.
+        wait_for("the predecessors end", limit, || {
+            Ok(self.parent() == Some(std::process::id()))
+        })?;
         self.signal(nix::sys::signal::Signal::SIGTERM)?;
         let mut status = None;
         wait_for("the gateway ends", limit, || {
-            status = self.child.try_wait()?;
+            status = self.ended()?;
             Ok(status.is_some())
         })?;
         status.context("it ended")
@@ -142,17 +202,24 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+        // A test that failed in the middle of a hand-over may not know who serves.
+        self.pid = self.serving().unwrap_or(self.pid);
+        if self.ended().is_ok_and(|status| status.is_none()) {
             // Asked first, so that pins and links go; a test that needs a crash calls `kill`.
             let _ = self.signal(nix::sys::signal::Signal::SIGINT);
             let gone = wait_for("the gateway ends", Duration::from_secs(5), || {
-                Ok(self.child.try_wait()?.is_some())
+                Ok(self.ended()?.is_some())
             });
             if gone.is_err() {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                let _ = self.signal(nix::sys::signal::Signal::SIGKILL);
+                let _ = wait_for("the gateway ends", Duration::from_secs(5), || {
+                    Ok(self.ended()?.is_some())
+                });
             }
         }
+        // A first process that still drains.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

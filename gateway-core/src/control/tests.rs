@@ -240,6 +240,18 @@ fn a_drain_that_keeps_the_kernel_waits_for_the_workers_only() {
 }
 
 #[test]
+fn what_was_handed_over_is_neither_written_nor_waited_for() {
+    let mut state = configured(&["10.0.0.1:80"]);
+    let tables = state.tables().clone();
+    run(&mut state, Event::KernelIs(tables), 5);
+    assert_eq!(run(&mut state, Event::HandedOver, 10), ["drain workers"]);
+    assert!(run(&mut state, Event::Configured(ir(&["10.0.0.2:80"])), 20).is_empty());
+    assert!(run(&mut state, Event::EndpointsIdle(vec![1]), 30).is_empty());
+    assert!(run(&mut state, Event::Tick, 10_000).is_empty());
+    assert_eq!(run(&mut state, Event::WorkersIdle, 10_100), ["exit"]);
+}
+
+#[test]
 fn a_drain_ends_at_its_time_whatever_is_left() {
     let mut state = configured(&["10.0.0.1:80"]);
     run(&mut state, Event::Drain, 1_000);

@@ -24,6 +24,7 @@ pub async fn status(State(state): Shared) -> Json<Value> {
         "apiVersion": "sluice.dev/v1", "kind": "Status",
         "version": env!("CARGO_PKG_VERSION"),
         "ready": state.ready(),
+        "pid": std::process::id(),
         "revision": published.snapshot.revision.0,
         "workers": state.workers.count(),
         "uptimeSeconds": state.uptime().as_secs(),

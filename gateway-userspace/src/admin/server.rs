@@ -2,13 +2,17 @@
 
 use super::state::AdminState;
 use super::{api, envoy, guard};
+use crate::handover::protocol::{Place, Placed};
 use crate::settings::AdminAddr;
 use anyhow::{Context, Result};
 use axum::routing::get;
 use axum::{Router, middleware};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::AbortHandle;
 
 /// Every path, in one place.
 fn paths(state: Arc<AdminState>) -> Router {
@@ -37,30 +41,87 @@ fn paths(state: Arc<AdminState>) -> Router {
         .with_state(state)
 }
 
-/// Binds every address first, so that a bad one is an error at start, then serves them until the runtime ends.
-pub async fn start(addresses: &[AdminAddr], state: Arc<AdminState>) -> Result<()> {
+/// The admin's listening sockets, and the tasks that serve them.
+#[derive(Debug, Default)]
+pub struct Doors(Vec<Door>);
+
+#[derive(Debug)]
+struct Door {
+    place: Place,
+    socket: OwnedFd,
+    task: AbortHandle,
+}
+
+impl Doors {
+    /// Duplicates of the sockets, for a successor.
+    pub fn lend(&self) -> std::io::Result<Vec<Placed>> {
+        let lent = self
+            .0
+            .iter()
+            .map(|door| Ok((door.place.clone(), door.socket.try_clone()?)));
+        lent.collect()
+    }
+
+    /// Takes no more connections; those that are open are served on.
+    pub fn close(&mut self) {
+        for door in self.0.drain(..) {
+            door.task.abort();
+        }
+    }
+}
+
+/// Binds every address, so that a bad one is an error at start, then serves them until the runtime ends or the doors are
+/// closed. Sockets of a predecessor are served instead of new ones where there are some.
+pub async fn start(
+    addresses: &[AdminAddr],
+    mut inherited: Vec<(AdminAddr, OwnedFd)>,
+    state: Arc<AdminState>,
+) -> Result<Doors> {
+    let mut doors = Vec::new();
     for address in addresses {
+        let at = inherited.iter().position(|(theirs, _)| theirs == address);
+        let socket = at.map(|at| inherited.swap_remove(at).1);
         match address {
             AdminAddr::None => {}
             AdminAddr::Tcp(addr) => {
-                let bound = TcpListener::bind(addr).await;
-                let listener =
-                    bound.with_context(|| format!("admin on {addr}: choose another with --admin HOST:PORT"))?;
+                let listener = match socket {
+                    Some(socket) => TcpListener::from_std(socket.into())?,
+                    None => {
+                        let bound = TcpListener::bind(addr).await;
+                        bound.with_context(|| format!("admin on {addr}: choose another with --admin HOST:PORT"))?
+                    }
+                };
                 let app = paths(state.clone()).layer(middleware::from_fn(guard::browser));
-                tokio::spawn(async move { axum::serve(listener, app).await });
+                doors.push(Door {
+                    place: Place::AdminTcp { address: *addr },
+                    socket: listener.as_fd().try_clone_to_owned()?,
+                    task: tokio::spawn(async move { axum::serve(listener, app).await }).abort_handle(),
+                });
             }
             AdminAddr::Unix(path) => {
-                if let Some(parent) = path.parent() {
-                    std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-                }
-                // A socket file of an earlier process is in the way of bind(2); a live one keeps its connections.
-                let _ = std::fs::remove_file(path);
-                let listener = UnixListener::bind(path).with_context(|| format!("admin on unix:{}", path.display()))?;
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+                let listener = match socket {
+                    Some(socket) => UnixListener::from_std(socket.into())?,
+                    None => bind_unix(path)?,
+                };
                 let app = paths(state.clone());
-                tokio::spawn(async move { axum::serve(listener, app).await });
+                doors.push(Door {
+                    place: Place::AdminUnix { path: path.clone() },
+                    socket: listener.as_fd().try_clone_to_owned()?,
+                    task: tokio::spawn(async move { axum::serve(listener, app).await }).abort_handle(),
+                });
             }
         }
     }
-    Ok(())
+    Ok(Doors(doors))
+}
+
+fn bind_unix(path: &Path) -> Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    // A socket file of an earlier process is in the way of bind(2); a live one keeps its connections.
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).with_context(|| format!("admin on unix:{}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
 }

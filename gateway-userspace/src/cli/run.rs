@@ -1,22 +1,26 @@
 //! `sluice run`: start-up in order, and the end.
 
+mod succession;
+
 use super::exit::{Code, Exit};
 use super::log::{self, LogFormat};
-use crate::admin::server;
+use crate::admin::server::{self, Doors};
 use crate::admin::state::AdminState;
 use crate::control::configuration::Configuration;
 use crate::control::{Control, Message};
 use crate::kernel::{Datapath, Kernel, KernelError, KernelOptions};
 use crate::settings::{ADMIN_DEFAULT, AdminAddr, Assignment, Tunables, duration};
 use crate::source::file::FileSource;
+use crate::telemetry::access_log::{AccessLogOptions, Target};
 use crate::worker::{WorkerOptions, Workers};
 use anyhow::Context;
 use clap::Args;
 use gateway_core::control::{ControlOptions, ControlState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
+use succession::Succession;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Args, Debug)]
@@ -86,14 +90,54 @@ pub fn run(args: RunArgs) -> super::Result {
         ));
     }
     let source = FileSource::new(args.files.clone()).map_err(|error| Exit::new(Code::Config, format!("{error:#}")))?;
-    let (sender, messages) = sync_channel(MESSAGES_MAX);
+    let mut succession = Succession::claim(&args)?;
+    let running = match start(&args, &tunables, source, started, &mut succession) {
+        Ok(running) => running,
+        Err(exit) => {
+            succession.failed(&exit);
+            return Err(exit);
+        }
+    };
+    running.serve(&args, &tunables, succession)
+}
 
-    let kernel = Arc::new(start_kernel(&args, &sender)?);
-    let workers = Arc::new(start_workers(&args, &tunables, started)?);
-    for socket in workers.lookup_sockets() {
-        let registered = kernel.register_listener(socket.worker, socket.ipv6, socket.fd);
-        registered.map_err(|error| Exit::new(Code::Failed, error))?;
+/// Everything that runs.
+struct Running {
+    control: Control,
+    messages: Receiver<Message>,
+    sender: SyncSender<Message>,
+    kernel: Arc<Kernel>,
+    workers: Arc<Workers>,
+    admin: Arc<AdminState>,
+    doors: Doors,
+    /// Kept until the end: the admin lives in it.
+    _runtime: tokio::runtime::Runtime,
+}
+
+/// Starts everything; on the return this process serves. A successor takes the kernel's maps from its predecessor first,
+/// and the connections last, when it could not be readier.
+fn start(
+    args: &RunArgs,
+    tunables: &Tunables,
+    source: FileSource,
+    started: Instant,
+    succession: &mut Succession,
+) -> Result<Running, Exit> {
+    let (sender, messages) = sync_channel(MESSAGES_MAX);
+    let settings = gateway_compiler::Settings {
+        address_pools: args.address_pool.clone(),
+        ..Default::default()
+    };
+    let configuration = Configuration::new(source, settings);
+    if succession.takes_over() {
+        configuration.whole().map_err(|why| Exit::new(Code::Config, why))?;
     }
+    succession.yielded()?;
+    let kernel = Arc::new(start_kernel(args, &sender)?);
+    let status = kernel.status();
+    succession.suits(&status)?;
+    let workers = Arc::new(start_workers(args, tunables, started)?);
+    workers.inherit(std::mem::take(&mut succession.inheritance.listeners));
     kernel.watch_load(workers.loads());
 
     let admin = Arc::new(AdminState::new(workers.clone(), kernel.clone()));
@@ -103,10 +147,16 @@ pub fn run(args: RunArgs) -> super::Result {
         .enable_all()
         .build()
         .context("start tokio")?;
-    runtime.block_on(server::start(&args.admin, admin.clone()))?;
     runtime.spawn(signals(sender.clone()));
+    let serve_admin = |succession: &mut Succession| {
+        let inherited = std::mem::take(&mut succession.inheritance.admin);
+        runtime.block_on(server::start(&args.admin, inherited, admin.clone()))
+    };
+    // A bad address is an error before anything else; a predecessor answers until this process can.
+    let early = (!succession.takes_over())
+        .then(|| serve_admin(succession))
+        .transpose()?;
 
-    let status = kernel.status();
     let options = ControlOptions {
         ingress: if status.ingress == "off" {
             Err(status.reasons.join("; "))
@@ -117,11 +167,6 @@ pub fn run(args: RunArgs) -> super::Result {
         drain_time: args.drain_time,
         keep_kernel: args.keep_kernel,
     };
-    let settings = gateway_compiler::Settings {
-        address_pools: args.address_pool.clone(),
-        ..Default::default()
-    };
-    let configuration = Configuration::new(source, settings);
     let mut control = Control::new(
         ControlState::new(options),
         configuration,
@@ -129,29 +174,68 @@ pub fn run(args: RunArgs) -> super::Result {
         workers.clone(),
         admin.clone(),
         started,
-        sender,
+        sender.clone(),
     );
+    control.watch_workers(tunables.watchdog);
     control.begin();
+    // Not before the first revision is published: a worker must know the listener of a connection it gets.
+    control.register_workers();
+    workers.drop_inherited();
     admin.set_ready(true);
-    announce(&admin, status.ingress, status.lookup);
-    control.run(&messages);
+    let doors = match early {
+        Some(doors) => doors,
+        None => serve_admin(succession)?,
+    };
+    Ok(Running {
+        control,
+        messages,
+        sender,
+        kernel,
+        workers,
+        admin,
+        doors,
+        _runtime: runtime,
+    })
+}
 
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    admin.set_ready(false);
-    workers.stop();
-    kernel.stop(args.keep_kernel).context("remove what was attached")?;
-    for address in &args.admin {
-        if let AdminAddr::Unix(path) = address {
+impl Running {
+    /// Serves until the end, and removes what this process made.
+    fn serve(mut self, args: &RunArgs, tunables: &Tunables, succession: Succession) -> super::Result {
+        let (admin, kernel) = (&self.admin, &self.kernel);
+        let path = succession.path.clone();
+        let giver = succession.into_giver(tunables, self.sender.clone());
+        if let Err(why) = &giver {
+            tracing::info!("there can be no hand-over to a successor: {why}");
+        }
+        self.control.succeed_by(giver, self.doors);
+        announce(admin, kernel.status().word());
+        self.control.run(&self.messages);
+
+        admin.set_ready(false);
+        if self.control.has_given() {
+            self.workers.stop();
+            return Ok(());
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        if self.control.failed() {
+            // A worker that hangs cannot be waited for. Flows go on in the kernel until a new process adopts them.
+            return Err(Exit::new(
+                Code::Failed,
+                "ended by a fault of its own; the log says which",
+            ));
+        }
+        self.workers.stop();
+        let removed = kernel.stop(args.keep_kernel).context("remove what was attached");
+        for address in &args.admin {
+            if let AdminAddr::Unix(path) = address {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        if let Some(path) = path {
             let _ = std::fs::remove_file(path);
         }
+        Ok(removed?)
     }
-    if control.failed() {
-        return Err(Exit::new(
-            Code::Failed,
-            "ended by a fault of its own; the log says which",
-        ));
-    }
-    Ok(())
 }
 
 fn start_kernel(args: &RunArgs, sender: &SyncSender<Message>) -> Result<Kernel, Exit> {
@@ -180,10 +264,14 @@ fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Resul
     if count == 0 || count > most {
         return Err(Exit::new(Code::Usage, format!("--workers {count}: 1 to {most}")));
     }
+    let mut access_log = AccessLogOptions::from(tunables.access_log);
+    if let Some(path) = &tunables.access_log_path {
+        access_log.target = Target::File(path.clone());
+    }
     let options = WorkerOptions {
         workers: count,
         limits: tunables.limits.clone(),
-        access_log: tunables.access_log.into(),
+        access_log,
         tls: tunables.tls.clone(),
         started,
         ..WorkerOptions::default()
@@ -192,12 +280,8 @@ fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Resul
 }
 
 /// One line on stdout, for people and scripts, and the word to systemd.
-fn announce(admin: &AdminState, ingress: &str, lookup: bool) {
+fn announce(admin: &AdminState, datapath: &str) {
     let published = admin.published();
-    let datapath = match (ingress, lookup) {
-        ("off", true) => "lookup",
-        (ingress, _) => ingress,
-    };
     println!(
         "ready listeners={} revision={} datapath={datapath}",
         published.ir.listeners.len() - published.unprogrammed.len(),
@@ -206,14 +290,16 @@ fn announce(admin: &AdminState, ingress: &str, lookup: bool) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// SIGHUP reloads, SIGTERM drains (the second ends), SIGINT ends.
+/// SIGHUP reloads, SIGTERM drains (the second ends), SIGINT ends, SIGUSR1 opens the access log anew, SIGUSR2 hands over.
 async fn signals(sender: SyncSender<Message>) {
     let streams = (
         signal(SignalKind::hangup()),
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
+        signal(SignalKind::user_defined1()),
+        signal(SignalKind::user_defined2()),
     );
-    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = streams else {
+    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt), Ok(mut reopen), Ok(mut upgrade)) = streams else {
         tracing::error!("signals cannot be caught");
         return;
     };
@@ -222,6 +308,8 @@ async fn signals(sender: SyncSender<Message>) {
             _ = hangup.recv() => Message::Reload,
             _ = terminate.recv() => Message::Drain,
             _ = interrupt.recv() => Message::Stop,
+            _ = reopen.recv() => Message::ReopenLog,
+            _ = upgrade.recv() => Message::Upgrade,
         };
         // A full queue means the loop is behind by a thousand messages; the signal is not worth blocking for.
         let _ = sender.try_send(message);

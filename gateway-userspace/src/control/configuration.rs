@@ -2,12 +2,16 @@
 
 use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
 use anyhow::Result;
+use gateway_compiler::diagnostic::Severity;
 use gateway_compiler::objects::{Objects, Source};
 use gateway_compiler::status::{ObjectStatus, Status};
 use gateway_compiler::{Compiled, Settings, compile, parse};
 use gateway_core::ir::Ir;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Reasons that [`Configuration::whole`] gives.
+const PROBLEMS_TOLD_MAX: usize = 5;
 
 /// The configuration of a run: where it comes from, and what it came to last.
 pub struct Configuration {
@@ -47,6 +51,26 @@ impl Configuration {
         self.unread = unread;
         self.compiled = compile(&self.objects, &self.settings);
         Some(Arc::new(self.compiled.ir.clone()))
+    }
+
+    /// Whether everything can be read, without taking it into use. What is broken keeps its last good version in a process
+    /// that runs; one that starts has none, so a successor must not take over with it.
+    pub fn whole(&self) -> Result<(), String> {
+        let (objects, mut wrong) = objects_of(self.source.read());
+        wrong.extend(objects.broken().map(|object| format!("{object} is broken")));
+        let compiled = compile(&objects, &self.settings);
+        let nameless = compiled.diagnostics.iter();
+        let nameless = nameless.filter(|finding| finding.severity == Severity::Error && finding.object.is_none());
+        wrong.extend(nameless.map(ToString::to_string));
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        wrong.truncate(PROBLEMS_TOLD_MAX);
+        Err(format!(
+            "the configuration is not whole, and the process that runs may serve better versions of what is broken: {} \
+             (`sluice check` shows all)",
+            wrong.join("; ")
+        ))
     }
 
     /// What is wrong, one line each.

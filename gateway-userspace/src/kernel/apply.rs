@@ -152,6 +152,11 @@ impl Writer {
         self.maps.config.put(&CONFIG_WORKERS, &self.workers)
     }
 
+    /// Refuses new connections to VIPs. What is registered stays.
+    pub fn shut_door(&self) -> io::Result<()> {
+        self.maps.config.put(&CONFIG_WORKERS, &0)
+    }
+
     /// Live connections of each worker, from worker 0.
     pub fn write_loads(&self, loads: &[u32]) -> io::Result<()> {
         let entries: Vec<(u32, u32)> = (0..).zip(loads.iter().copied()).collect();

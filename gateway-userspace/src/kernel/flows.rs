@@ -70,7 +70,7 @@ pub struct Idle {
 
 impl Sweep {
     /// Runs until told to stop or until nobody can tell any more.
-    pub fn run(self, wakes: &Receiver<Wake>) {
+    pub fn run(&self, wakes: &Receiver<Wake>) {
         // The clock counts time during which a process watched: it goes on from the value it finds.
         let base = self.maps.clock.get(&0).ok().flatten().unwrap_or(0);
         let start = Instant::now();

@@ -1,7 +1,8 @@
 //! The pin directory: `<pin-dir>/v<PIN_VERSION>/`, in a bpffs. Maps lie there under their names, links as `tcx_<ifindex>`,
 //! `xdp_<ifindex>` and `sk_lookup`, a clsact filter's program as `clsact_<ifindex>` (bpffs allows no dots, and interface names may have some).
 //!
-//! One process at a time: the directory is locked while it is used, and the kernel drops the lock with the process.
+//! One process at a time: the directory is locked while it is used, and the kernel drops the lock with the process. A
+//! process that hands over lets the lock go first, and from then on touches nothing here.
 
 use super::KernelError;
 use super::bpf;
@@ -14,7 +15,12 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+/// How long the lock may stay with a successor that failed.
+const TAKE_BACK_MAX: Duration = Duration::from_secs(5);
+const TAKE_BACK_STEP: Duration = Duration::from_millis(10);
 /// `BPF_FS_MAGIC`.
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 /// Where systemd and everyone else mounts the bpffs.
@@ -26,7 +32,8 @@ pub struct Pins {
     base: PathBuf,
     /// A bpffs had to be mounted.
     pub mounted: bool,
-    _lock: Flock<File>,
+    /// None while a successor has it.
+    lock: Option<Flock<File>>,
 }
 
 impl Pins {
@@ -41,8 +48,26 @@ impl Pins {
             dir,
             base: base.to_owned(),
             mounted,
-            _lock: lock,
+            lock: Some(lock),
         })
+    }
+
+    /// Leaves the directory to a successor.
+    pub fn yield_to_successor(&mut self) {
+        self.lock = None;
+    }
+
+    /// Takes it back from one that failed, whose end may take a moment.
+    pub fn take_back(&mut self) -> Result<(), KernelError> {
+        let until = Instant::now() + TAKE_BACK_MAX;
+        while self.lock.is_none() {
+            match lock(&self.dir) {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) => sleep(TAKE_BACK_STEP),
+            }
+        }
+        Ok(())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -165,7 +190,8 @@ fn lock(dir: &Path) -> Result<Flock<File>, KernelError> {
         if errno == nix::errno::Errno::EWOULDBLOCK {
             let at = dir.display();
             return KernelError::Failed(format!(
-                "{at} is in use by another sluice: stop it, or choose another --pin-dir"
+                "{at} is in use by another sluice: stop it, choose another --pin-dir, or take over from it with the same \
+                 --state-dir and --admin"
             ));
         }
         KernelError::from_io(&format!("lock {}", dir.display()), &errno.into())

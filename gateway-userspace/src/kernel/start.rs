@@ -2,20 +2,18 @@
 
 use super::apply::Writer;
 use super::attach::{Hook, How};
-use super::flows::{Sweep, Wake};
+use super::flows::Sweep;
 use super::load::{self, Ingress};
 use super::locate::Locator;
 use super::pins::Pins;
-use super::{Active, Datapath, Kernel, KernelError, KernelOptions, KernelStatus, features};
+use super::{Active, Datapath, Kernel, KernelError, KernelOptions, KernelStatus, Sweeping, features};
 use crate::sys::caps::Capabilities;
 use crate::sys::interfaces::{self, Interface};
 use crate::sys::netlink::Netlink;
 use crate::warden::{Answer, Request, Warden};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 /// Interfaces that may carry a program at once.
 pub const INTERFACES_MAX: usize = 64;
@@ -327,26 +325,19 @@ impl Active {
         let adopted = attached.adopted.then(|| writer.tables().clone());
         let writer = Arc::new(Mutex::new(writer));
         let loads = Arc::default();
-        // One place: a wake-up that finds it full is not needed.
-        let (wake, wakes) = sync_channel::<Wake>(1);
         let sweep = Sweep {
             maps: maps.clone(),
             writer: writer.clone(),
             loads: Arc::clone(&loads),
             on_idle,
         };
-        let thread = thread::Builder::new()
-            .name("kernel-sweep".into())
-            .spawn(move || sweep.run(&wakes));
-        let thread = thread.map_err(|error| KernelError::from_io("start the sweep", &error))?;
         Ok(Self {
             maps,
             writer,
             adopted,
             carrying: attached.carrying,
             loads,
-            wake,
-            sweep: Mutex::new(Some(thread)),
+            sweep: Mutex::new(Sweeping::run(sweep)?),
         })
     }
 }

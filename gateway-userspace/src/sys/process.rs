@@ -14,6 +14,11 @@ pub fn end(pid: i32) -> io::Result<()> {
     Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 
+/// The user this process acts as.
+pub fn user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 /// Whether this process acts as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

@@ -134,6 +134,8 @@ pub struct TurnMetrics {
     pub accept_failures_total: u64,
     /// Times this worker's state was thrown away after a panic.
     pub panics_total: u64,
+    /// Times a worker did not turn for longer than it should. Counted for all of them: the first worker's report has it.
+    pub late_total: u64,
     /// Access log lines that found no room.
     pub log_lines_dropped_total: u64,
 }
@@ -155,6 +157,7 @@ impl TurnMetrics {
         self.writes_total += other.writes_total;
         self.accept_failures_total += other.accept_failures_total;
         self.panics_total += other.panics_total;
+        self.late_total += other.late_total;
         self.log_lines_dropped_total += other.log_lines_dropped_total;
     }
 }

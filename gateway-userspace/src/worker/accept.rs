@@ -18,10 +18,11 @@ use gateway_core::time::Moment;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 /// Connections taken from one listening socket in one turn.
@@ -54,6 +55,31 @@ pub fn open_listener(bind: &Bind) -> io::Result<Vec<std::net::TcpListener>> {
             }
         }
     }
+}
+
+/// Sockets of a bind for each of `workers`, beginning with those a predecessor listened on: whatever waits in their
+/// queues is served. Workers that come away empty open their own.
+pub fn share_out(
+    bind: &Bind,
+    inherited: Vec<std::net::TcpListener>,
+    workers: usize,
+) -> io::Result<Vec<Vec<std::net::TcpListener>>> {
+    if inherited.is_empty() {
+        return (0..workers).map(|_| open_listener(bind)).collect();
+    }
+    let mut shares: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut counts: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    for socket in inherited {
+        let given = counts.entry(socket.local_addr()?).or_default();
+        shares[*given % workers].push(socket);
+        *given += 1;
+    }
+    for (addr, given) in counts {
+        for share in shares.iter_mut().skip(given) {
+            share.push(open(addr)?);
+        }
+    }
+    Ok(shares)
 }
 
 /// Opens a worker's lookup sockets: IPv4, and IPv6 where the host has it.
@@ -172,9 +198,22 @@ impl Acceptors {
             .collect()
     }
 
-    /// Closes a listening socket; what its queue still holds is reset by the kernel.
-    pub fn close(&mut self, key: Key) {
-        self.sockets.remove(key);
+    /// Closes a listening socket; what its queue still holds is reset by the kernel, unless another process has the socket
+    /// too. Then closing alone would leave it in this poll.
+    pub fn close(&mut self, registry: &Registry, key: Key) {
+        if let Some(mut acceptor) = self.sockets.remove(key) {
+            let _ = registry.deregister(&mut acceptor.socket);
+        }
+    }
+
+    /// Duplicates of the own sockets; one that cannot be duplicated for want of descriptors is left out.
+    pub fn lend(&self) -> Vec<(Bind, std::net::TcpListener)> {
+        let own = self.sockets.iter().filter_map(|(_, acceptor)| {
+            let bind = acceptor.bind?;
+            let socket = acceptor.socket.as_fd().try_clone_to_owned().ok()?;
+            Some((bind, socket.into()))
+        });
+        own.collect()
     }
 
     /// Takes the next connection, unless the queue is empty. `Ok(None)`: one was taken and could not be kept.
@@ -295,6 +334,26 @@ mod tests {
         let first = open_listener(&Bind::tcp(taken)).unwrap();
         let second = open_listener(&Bind::tcp(taken)).unwrap();
         assert_eq!(first[0].local_addr().unwrap(), second[0].local_addr().unwrap());
+    }
+
+    #[test]
+    fn inherited_sockets_are_all_served_and_every_worker_has_one() {
+        let bind = Bind::tcp("127.0.0.1:0".parse().unwrap());
+        let first = open_listener(&bind).unwrap().remove(0);
+        let bind = Bind::tcp(first.local_addr().unwrap());
+        // Only sockets that were opened for sharing can be joined.
+        socket2::SockRef::from(&first).set_reuse_port(true).unwrap();
+        let second = open_listener(&bind).unwrap().remove(0);
+        let counts = |shares: Vec<Vec<std::net::TcpListener>>| -> Vec<usize> { shares.iter().map(Vec::len).collect() };
+        let again = |sockets: &[&std::net::TcpListener]| -> Vec<std::net::TcpListener> {
+            sockets.iter().map(|socket| socket.try_clone().unwrap()).collect()
+        };
+        assert_eq!(counts(share_out(&bind, again(&[&first, &second]), 1).unwrap()), [2]);
+        assert_eq!(
+            counts(share_out(&bind, again(&[&first, &second]), 3).unwrap()),
+            [1, 1, 1]
+        );
+        assert_eq!(counts(share_out(&bind, Vec::new(), 2).unwrap()), [1, 1]);
     }
 
     #[test]

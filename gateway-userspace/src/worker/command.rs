@@ -26,10 +26,16 @@ pub enum Command {
         added: Vec<(Bind, std::net::TcpListener)>,
         removed: Vec<Bind>,
     },
+    /// Answer with duplicates of the own listening sockets.
+    Lend {
+        reply: Sender<Vec<(Bind, std::net::TcpListener)>>,
+    },
+    /// Close the own listening sockets: their queues are another process's now.
+    GiveAway,
     /// Answer with counters, and with everything that is live if `views`.
     Inspect { views: bool, reply: Sender<Report> },
-    /// Close own listening sockets and finish what is open. Connections that still come through lookup sockets are
-    /// refused.
+    /// Close own listening sockets and finish what is open. What their queues hold, and what still comes through lookup
+    /// sockets, is served and told to leave.
     Drain,
     /// Close the lookup sockets too.
     CloseLookup,
@@ -38,6 +44,9 @@ pub enum Command {
     /// Fail as a bug would.
     #[cfg(test)]
     Panic,
+    /// Hang as a bug would, for so long.
+    #[cfg(test)]
+    Hang(std::time::Duration),
 }
 
 /// The sending end.
@@ -53,6 +62,17 @@ impl Mailbox {
             queue,
             waker: Arc::new(waker),
         }
+    }
+
+    /// Makes the worker turn.
+    pub fn wake(&self) -> io::Result<()> {
+        self.waker.wake()
+    }
+
+    /// Sends unless the queue is full: a worker that hangs must not hang the sender.
+    pub fn try_send(&self, command: Command) -> io::Result<()> {
+        self.queue.try_send(command).map_err(io::Error::other)?;
+        self.waker.wake()
     }
 
     /// Fails only when the worker has ended.

@@ -69,6 +69,8 @@ pub struct Worker {
     poll: Poll,
     commands: Receiver<Command>,
     load: Arc<AtomicU32>,
+    /// Counts turns, for the watchdog.
+    pulse: Arc<AtomicU32>,
     context: Context,
     acceptors: Acceptors,
     http: HttpPlane,
@@ -90,6 +92,7 @@ impl Worker {
             poll,
             commands,
             load,
+            pulse,
             lookup,
             clock,
             request_id_seed,
@@ -122,6 +125,7 @@ impl Worker {
             poll,
             commands,
             load,
+            pulse,
             context,
             acceptors,
             http,
@@ -196,6 +200,8 @@ impl Worker {
         self.time();
         self.unsettled = self.http.settle(&mut self.context);
         self.tell();
+        self.pulse
+            .store(self.pulse.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// How long the poll may wait.
@@ -292,9 +298,6 @@ impl Worker {
 
     /// Gives a connection to the plane of its listener. Dropped, it is closed.
     fn serve(&mut self, incoming: accept::Incoming) -> Result<(), Refusal> {
-        if self.context.draining {
-            return Err(Refusal::Draining);
-        }
         let snapshot = Arc::clone(&self.context.snapshot);
         let plan = snapshot.listener(incoming.listener).ok_or(Refusal::NoListener)?;
         match &plan.serve {
@@ -354,6 +357,11 @@ impl Worker {
                 return;
             };
             match command {
+                Command::Lend { reply } => {
+                    // The asker may have given up waiting.
+                    let _ = reply.send(self.acceptors.lend());
+                }
+                Command::GiveAway => self.give_away(),
                 Command::Publish { snapshot, tls } => {
                     self.context.snapshot = Arc::clone(&snapshot);
                     self.context.tls = tls;
@@ -367,11 +375,13 @@ impl Worker {
                 Command::Drain => self.drain(),
                 Command::CloseLookup => {
                     for key in self.acceptors.keys(true) {
-                        self.acceptors.close(key);
+                        self.acceptors.close(&self.context.registry, key);
                     }
                 }
                 #[cfg(test)]
                 Command::Panic => panic!("as a bug would"),
+                #[cfg(test)]
+                Command::Hang(time) => std::thread::sleep(time),
                 Command::Stop => {
                     self.stopped = true;
                     return;
@@ -406,7 +416,14 @@ impl Worker {
                     break;
                 }
             }
-            self.acceptors.close(key);
+            self.acceptors.close(&self.context.registry, key);
+        }
+    }
+
+    /// Another process serves what waits in their queues.
+    fn give_away(&mut self) {
+        for key in self.acceptors.keys(false) {
+            self.acceptors.close(&self.context.registry, key);
         }
     }
 

@@ -123,6 +123,11 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
     },
     Package {
+        name: "wrk",
+        proof: "wrk",
+        need: Need::Test,
+    },
+    Package {
         name: "procps",
         proof: "sysctl",
         need: Need::Test,

@@ -51,13 +51,32 @@ const HOUSES: &[House] = &[
             ("kernel", &["sys", "telemetry", "settings"]),
             ("worker", &["sys", "telemetry", "settings"]),
             ("source", &["settings", "sys", "telemetry"]),
+            ("handover", &["settings", "sys"]),
             (
                 "admin",
-                &["kernel", "proto", "settings", "source", "sys", "telemetry", "worker"],
+                &[
+                    "handover",
+                    "kernel",
+                    "proto",
+                    "settings",
+                    "source",
+                    "sys",
+                    "telemetry",
+                    "worker",
+                ],
             ),
             (
                 "control",
-                &["admin", "kernel", "settings", "source", "sys", "telemetry", "worker"],
+                &[
+                    "admin",
+                    "handover",
+                    "kernel",
+                    "settings",
+                    "source",
+                    "sys",
+                    "telemetry",
+                    "worker",
+                ],
             ),
             ("lab", &["kernel", "proto", "settings", "source", "sys", "telemetry"]),
             (
@@ -65,6 +84,7 @@ const HOUSES: &[House] = &[
                 &[
                     "admin",
                     "control",
+                    "handover",
                     "kernel",
                     "lab",
                     "settings",

@@ -382,6 +382,12 @@ fn workers(out: &mut Exposition, reports: &[Report]) {
         |it| it.turns.panics_total,
     );
     family(
+        "sluice_worker_late_total",
+        Kind::Counter,
+        "Times a worker did not turn for more than a second.",
+        |it| it.turns.late_total,
+    );
+    family(
         "sluice_worker_accept_failures_total",
         Kind::Counter,
         "Accepts without descriptors or memory.",
