@@ -696,7 +696,10 @@ def hello():
         began = time.time()
         sock = socket.create_connection(("127.0.0.1", port), timeout=15)
         sock.sendall(data[:20])
-        end = sock.recv(1) if FACTOR >= 1 else b""
+        try:
+            end = sock.recv(1) if FACTOR >= 1 else b""
+        except ConnectionResetError:
+            end = b""
         check(f"half a hello is waited for, but not for ever {where}", FACTOR < 1 or (end == b"" and time.time() - began < 12), time.time() - began)
     for version, name, want in ((V2, "a.example.com", 200), (V2, "b.example.com", 0), (V3, "b.example.com", 200)):
         status, told, _, _ = ask(ends, name, context(None, version))
