@@ -126,9 +126,7 @@ fn build() -> Result<PathBuf, Failure> {
     let folder = shell::root().join("target/fuzz");
     say("building the fuzz targets");
     let mut cargo = shell::cargo();
-    cargo.args(words(
-        "build --release --quiet --locked --manifest-path tests/fuzz/Cargo.toml",
-    ));
+    cargo.args(words("build --release --quiet --manifest-path tests/fuzz/Cargo.toml"));
     // A named target keeps build scripts and macros, which run here, free of counters.
     cargo.args(["--target", host.trim(), "--target-dir"]).arg(&folder);
     cargo.env("RUSTFLAGS", RUSTFLAGS).env_remove("CARGO_BUILD_BUILD_DIR");
