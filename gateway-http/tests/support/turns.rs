@@ -240,6 +240,8 @@ impl Turns {
                     self.opened.push(conn);
                     self.engine.connected(conn, self.now);
                 }
+                // The far end sees the end of what is written; it may go on sending.
+                Action::Finish { .. } => {}
                 Action::Close { conn, .. } => {
                     if let Some(wire) = self.wires.get_mut(&conn.0) {
                         wire.closed = true;

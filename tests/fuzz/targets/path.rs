@@ -24,6 +24,7 @@ fuzz_target!(|target: &[u8]| {
     let ((path, query), (_, query_before)) = (split(&once), split(&target));
     assert_eq!(query, query_before);
     assert_eq!(path.first(), Some(&b'/'));
+    assert!(path.is_ascii() && !path.windows(2).any(|pair| pair == b"//"));
     for segment in path.split(|byte| *byte == b'/') {
         let decoded = String::from_utf8_lossy(segment)
             .to_ascii_lowercase()
