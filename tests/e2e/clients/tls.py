@@ -176,6 +176,8 @@ def route(name, gateway, section, to, host=None, kind="HTTPRoute", path_=None):
 
 
 class Gateway:
+    all = []
+
     def __init__(self, *more):
         self.config, self.log = path("config.yaml"), path("gateway.log")
         self.write()
@@ -183,6 +185,7 @@ class Gateway:
         self.process = subprocess.Popen(
             [SLUICE, "run", "-f", self.config, "--datapath=off", f"--admin=127.0.0.1:{self.admin}", "--set=accessLog=off",
              *more], stdout=open(self.log, "w"), stderr=subprocess.STDOUT)
+        Gateway.all.append(self)
         until = time.time() + 20
         while True:
             try:
@@ -710,16 +713,16 @@ def hello():
     return {"pid": it}
 
 
-result, gateway_ = {}, None
+result = {}
 try:
     result = {"clients": clients, "upstream": upstream, "rotation": rotation, "hello": hello}[PART]()
-    gateway_ = result.pop("pid")
+    result.pop("pid")
 finally:
-    if gateway_:
-        gateway_.process.terminate()
-        gateway_.process.wait(timeout=20)
-        if FAILED and os.environ.get("TLS_LOG"):
-            print(open(gateway_.log).read(), file=sys.stderr)
+    for it in Gateway.all:
+        it.process.terminate()
+        it.process.wait(timeout=60)
+        if os.environ.get("TLS_LOG"):
+            print(open(it.log).read(), file=sys.stderr)
     shutil.rmtree(DIR, ignore_errors=True)
 print(json.dumps({"part": PART, "held": HELD, "failed": FAILED, **result}))
 sys.exit(1 if FAILED else 0)
