@@ -6,6 +6,7 @@ mod abuse;
 mod change;
 mod clients;
 mod desync;
+mod grpc;
 mod life;
 mod planes;
 mod refuse;
@@ -40,6 +41,11 @@ const ROWS: &[Row] = &[
         name: "h2load finishes every request",
         datapaths: &["off", "lookup"],
         run: clients::h2load,
+    },
+    Row {
+        name: "gRPC's interoperability cases pass, over h2c and TLS",
+        datapaths: &["off", "lookup"],
+        run: grpc::interop,
     },
     Row {
         name: "one connection is one endpoint on L4 and every endpoint on L7",
