@@ -1,10 +1,11 @@
-//! gRPC's own interoperability cases, by a client and a server over grpcio.
+//! gRPC's own interoperability cases, and gRPC for browsers, by clients and servers that nobody here wrote.
 
 use anyhow::{Context, Result, ensure};
 use gateway_tests::gateway::{Gateway, log_tail};
 use gateway_tests::lab::Lab;
 use gateway_tests::shell::{client_text, python, repository, sluice};
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -44,10 +45,13 @@ fn test_service() -> Result<Server> {
     Ok(server)
 }
 
-/// The quickstart with a route to the test service.
+/// The quickstart with a route to the test service, and with pages of every origin that may call the demo.
 fn config() -> Result<String> {
     let quickstart = std::fs::read_to_string(Lab::file("quickstart.yaml"))?;
-    Ok(quickstart
+    let name = "  name: echo-l7\n";
+    ensure!(quickstart.contains(name), "the quickstart has the route echo-l7");
+    let annotated = format!("{name}  annotations: {{sluice.dev/cors-allow-origins: \"https://*.example\"}}\n");
+    Ok(quickstart.replacen(name, &annotated, 1)
         + "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
@@ -75,7 +79,7 @@ endpoints: [{addresses: [198.18.2.11]}]
 }
 
 pub fn interop(datapath: &str) -> Result<()> {
-    let _gateway = Gateway::start_with(datapath, &config()?, &[])?;
+    let gateway = Gateway::start_with(datapath, &config()?, &[])?;
     let _server = test_service()?;
     let script = repository().join("tests/e2e/clients/testservice.py").canonicalize()?;
     let script = script.display().to_string();
@@ -86,5 +90,61 @@ pub fn interop(datapath: &str) -> Result<()> {
         let text = client_text(python(), &args, LIMIT).with_context(log_tail)?;
         println!("     {datapath} {target}: {text}");
     }
+    let metrics = gateway.get("/stats/prometheus")?;
+    let empty = r#"sluice_grpc_calls_total{service="grpc.testing.TestService",method="EmptyCall",code="OK"} 6"#;
+    ensure!(metrics.contains(empty), "not there: {empty}");
+    Ok(())
+}
+
+/// The clients for browsers that `cargo xtask setup` installed.
+fn web_clients() -> Result<PathBuf> {
+    let folder = std::env::var_os("SLUICE_WEB")
+        .context("SLUICE_WEB names the folder of the clients: cargo xtask test sets it")?;
+    Ok(PathBuf::from(folder).join("node_modules"))
+}
+
+pub fn browsers(datapath: &str) -> Result<()> {
+    let _gateway = Gateway::start_with(datapath, &config()?, &[])?;
+    // Node looks for modules beside the script.
+    let folder = Lab::file("web");
+    std::fs::create_dir_all(&folder)?;
+    let modules = folder.join("node_modules");
+    let _ = std::fs::remove_file(&modules);
+    std::os::unix::fs::symlink(web_clients()?, &modules)?;
+    let script = folder.join("check.mjs");
+    std::fs::copy(repository().join("tests/e2e/web/check.mjs"), &script)?;
+    let script = script.display().to_string();
+    let text = client_text("node", &[&script, "http://198.18.0.10:50052"], LIMIT).with_context(log_tail)?;
+    println!("     {datapath}: {text}");
+    preflight("https://app.example", true)?;
+    preflight("https://app.example.evil", false)
+}
+
+/// Asks as a browser does before a page of another origin may call.
+fn preflight(origin: &str, allowed: bool) -> Result<()> {
+    let origin_field = format!("origin: {origin}");
+    let args = [
+        "-sS",
+        "-m",
+        "5",
+        "-i",
+        "-X",
+        "OPTIONS",
+        "-H",
+        &origin_field,
+        "-H",
+        "access-control-request-method: POST",
+        "-H",
+        "access-control-request-headers: content-type,x-grpc-web",
+        "http://198.18.0.10:50052/sluice.demo.v1.Echo/Say",
+    ];
+    let text = client_text("curl", &args, Duration::from_secs(10)).with_context(log_tail)?;
+    ensure!(text.starts_with("HTTP/1.1 200"), "{text}");
+    let told = text.contains(&format!("access-control-allow-origin: {origin}"));
+    ensure!(told == allowed, "{origin}: {text}");
+    ensure!(
+        !allowed || text.contains("access-control-allow-headers: content-type,x-grpc-web"),
+        "{text}"
+    );
     Ok(())
 }

@@ -48,6 +48,11 @@ const ROWS: &[Row] = &[
         run: grpc::interop,
     },
     Row {
+        name: "grpc-web and Connect call through the gateway",
+        datapaths: &["lookup"],
+        run: grpc::browsers,
+    },
+    Row {
         name: "one connection is one endpoint on L4 and every endpoint on L7",
         datapaths: ALL,
         run: planes::fairness,

@@ -8,6 +8,7 @@ pub mod go;
 mod h2spec;
 mod linker;
 mod python;
+mod web;
 
 use std::process::Command;
 
@@ -68,6 +69,7 @@ pub fn ensure(needs: &[Need]) -> Result<Ebpf, Failure> {
     }
     if needs.contains(&Need::Test) {
         python::ensure()?;
+        web::ensure()?;
         h2spec::ensure()?;
     }
     Ok(ebpf)

@@ -30,7 +30,7 @@ const PURE: &[&str] = &[
     "xtask",
 ];
 const RIM: &[&str] = &["gateway-userspace", "gateway-tests"];
-const VARIABLES: &str = "SLUICE_BIN,SLUICE_BPF,SLUICE_PYTHON,SLUICE_H2SPEC,RUST_BACKTRACE,CI";
+const VARIABLES: &str = "SLUICE_BIN,SLUICE_BPF,SLUICE_PYTHON,SLUICE_H2SPEC,SLUICE_WEB,RUST_BACKTRACE,CI";
 
 pub fn verb(args: &[String]) -> Result<(), Failure> {
     let ebpf = run::prepare(&[Need::Build, Need::Ebpf, Need::Lab, Need::Test])?;
@@ -41,6 +41,7 @@ pub fn verb(args: &[String]) -> Result<(), Failure> {
         ("SLUICE_BIN".to_owned(), binary.display().to_string()),
         ("SLUICE_PYTHON".to_owned(), tools::python().display().to_string()),
         ("SLUICE_H2SPEC".to_owned(), tools::h2spec().display().to_string()),
+        ("SLUICE_WEB".to_owned(), tools::web_folder().display().to_string()),
     ];
     if ebpf == Ebpf::Ready {
         environment.push(("SLUICE_BPF".to_owned(), ebpf::object().display().to_string()));

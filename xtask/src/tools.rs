@@ -46,6 +46,15 @@ pub fn python() -> PathBuf {
     python_folder().join("bin/python3")
 }
 
+/// What the tests' web clients are made of, and their exact versions.
+pub const WEB_PACKAGE: &str = include_str!("../../tests/e2e/web/package.json");
+pub const WEB_LOCK: &str = include_str!("../../tests/e2e/web/package-lock.json");
+
+/// Where the web clients' `node_modules` is; its name changes with any version.
+pub fn web_folder() -> PathBuf {
+    folder().join(format!("web-{:08x}", fnv1a(WEB_LOCK.as_bytes()) as u32))
+}
+
 /// The virtual environment; its name changes with any pin.
 pub fn python_folder() -> PathBuf {
     folder().join(format!(

@@ -70,10 +70,11 @@ fn tests() -> Result<String, Failure> {
     }
     let binary = run::build_lab_binary()?;
     let mut line = format!(
-        "export CI=1 SLUICE_BIN={binary} SLUICE_BPF={} SLUICE_PYTHON={} SLUICE_H2SPEC={}; code=0; {binary} doctor -o json || code=1",
+        "export CI=1 SLUICE_BIN={binary} SLUICE_BPF={} SLUICE_PYTHON={} SLUICE_H2SPEC={} SLUICE_WEB={}; code=0; {binary} doctor -o json || code=1",
         ebpf::object().display(),
         tools::python().display(),
         tools::h2spec().display(),
+        tools::web_folder().display(),
         binary = binary.display(),
     );
     for test in test::binaries("gateway-tests")? {

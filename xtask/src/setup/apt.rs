@@ -103,6 +103,16 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
     },
     Package {
+        name: "nodejs",
+        proof: "node",
+        need: Need::Test,
+    },
+    Package {
+        name: "npm",
+        proof: "npm",
+        need: Need::Test,
+    },
+    Package {
         name: "nghttp2-client",
         proof: "h2load",
         need: Need::Test,
