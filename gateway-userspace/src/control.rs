@@ -271,9 +271,10 @@ impl Control {
                     None
                 }
                 Effect::DrainWorkers => {
-                    self.admin.set_ready(false);
                     self.draining_since = Some(Instant::now());
                     if self.standing == Standing::Ours {
+                        // After a hand-over the gateway is as ready as before, whichever process is asked.
+                        self.admin.set_ready(false);
                         self.kernel.shut_door();
                     }
                     self.workers.drain();
