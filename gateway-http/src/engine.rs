@@ -57,6 +57,7 @@ mod response;
 mod revisions;
 mod stream;
 mod timer;
+mod tracing;
 mod transform;
 mod tunnel;
 mod upstream;
@@ -75,6 +76,7 @@ use crate::head::FieldList;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+use crate::trace::Sampling;
 use gateway_core::balance::Balancers;
 use gateway_core::fault::{Fault, Refusal};
 use gateway_core::ids::{EndpointId, ListenerId};
@@ -195,6 +197,8 @@ pub struct Engine {
     finished: Vec<Finished>,
     /// Whether anyone asks for outcomes.
     keeps_outcomes: bool,
+    /// Requests are traced, and so many of the traces that begin here are recorded.
+    sampling: Option<Sampling>,
     metrics: Metrics,
     draining_since: Option<Moment>,
     /// Streams that are mirrors.
@@ -237,6 +241,7 @@ impl Engine {
             timers: Wheel::new(now),
             finished: Vec::new(),
             keeps_outcomes: true,
+            sampling: None,
             metrics: Metrics::default(),
             draining_since: None,
             mirrors_live: 0,

@@ -15,4 +15,5 @@ pub mod head;
 pub mod limits;
 pub mod metrics;
 pub mod outcome;
+pub mod trace;
 pub mod websocket;

@@ -1,5 +1,6 @@
 //! How a request ended: the one record from which access log and metrics are written.
 
+use crate::trace::Trace;
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
 use gateway_core::time::Moment;
@@ -37,6 +38,8 @@ pub struct Outcome<'a> {
     pub bytes_sent: u64,
     /// Time until the response's head.
     pub first_byte: Option<Moment>,
+    /// When requests are traced.
+    pub trace: Option<Trace>,
 }
 
 /// Longest text kept for the access log, per field.

@@ -100,6 +100,10 @@ pub struct Tunables {
     /// How long a worker may go without a turn before the process ends; zero is for ever.
     pub watchdog: Duration,
     pub tls: tls::TlsSettings,
+    /// Collector of traces, as in `http://127.0.0.1:4318`; none: requests are not traced.
+    pub tracing_endpoint: Option<String>,
+    /// Share of the traces that begin here, 0 to 1.
+    pub tracing_ratio: f64,
 }
 
 /// Format of the access log.
@@ -119,6 +123,8 @@ impl Default for Tunables {
             handover: Duration::from_secs(30),
             watchdog: Duration::from_secs(10),
             tls: tls::TlsSettings::default(),
+            tracing_endpoint: None,
+            tracing_ratio: 0.01,
         }
     }
 }
@@ -145,6 +151,12 @@ impl Tunables {
                         "--set {path}: no such setting. There are tls.minVersion, tls.cipherSuites, tls.clientCertificate"
                     )
                 }
+            }
+            "tracing.endpoint" => self.tracing_endpoint = Some(value.clone()),
+            "tracing.sampling" => {
+                let ratio = value.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+                let wrong = || anyhow!("tracing.sampling={value}: a share of 0 to 1 is needed, as in 0.01");
+                self.tracing_ratio = ratio.ok_or_else(wrong)?;
             }
             _ => tunables::set(&mut self.limits, path, value)?,
         }

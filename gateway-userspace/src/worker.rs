@@ -22,7 +22,9 @@ pub use tls::TlsProblem;
 
 use crate::settings::tls::TlsSettings;
 use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogger};
+use crate::telemetry::spans::{SpanOptions, SpanRecorder, SpanWriter};
 use accept::open_lookup;
+use accept::{open_listener, open_lookup};
 use command::{COMMANDS_MAX, Mailbox};
 use gateway_core::ir::Bind;
 use gateway_core::snapshot::Snapshot;
@@ -46,6 +48,7 @@ pub struct WorkerOptions {
     pub workers: u16,
     pub limits: Limits,
     pub access_log: AccessLogOptions,
+    pub spans: SpanOptions,
     /// The zero of every `Moment` in the process.
     pub started: Instant,
     /// TLS handshakes under way.
@@ -79,6 +82,7 @@ impl Default for WorkerOptions {
             workers: 1,
             limits: Limits::default(),
             access_log: AccessLogOptions::default(),
+            spans: SpanOptions::default(),
             started: Instant::now(),
             handshakes_max: 4096,
             handshake_timeout: Duration::from_secs(10),
@@ -114,6 +118,7 @@ pub struct Seed {
     options: Arc<WorkerOptions>,
     tls: Arc<TlsPlans>,
     log: AccessLogger,
+    spans: SpanRecorder,
 }
 
 /// All workers of the process.
@@ -144,6 +149,8 @@ struct Control {
     threads: Vec<JoinHandle<()>>,
     /// Dropped after the threads have ended: then it waits until the last line is written.
     log: AccessLogWriter,
+    /// Likewise.
+    _spans: SpanWriter,
 }
 
 impl Workers {
@@ -153,6 +160,7 @@ impl Workers {
         let request_id_seed = RandomState::new().hash_one(options.started);
         let log = AccessLogWriter::start(options.access_log.clone())?;
         let tls = TlsCompiler::new(options.tls.clone());
+        let spans = SpanWriter::start(options.spans.clone())?;
         let options = Arc::new(options);
         let (mut workers, mut lookup, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..options.workers.max(1) {
@@ -177,6 +185,7 @@ impl Workers {
                 options: Arc::clone(&options),
                 tls: Arc::default(),
                 log: log.logger(clock),
+                spans: spans.recorder(clock, number == 0),
             })?;
             threads.push(
                 thread::Builder::new()
@@ -195,6 +204,7 @@ impl Workers {
             inherited: BTreeMap::new(),
             threads,
             log,
+            _spans: spans,
         };
         Ok(Self {
             workers,

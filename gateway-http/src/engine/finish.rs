@@ -7,6 +7,7 @@ use super::{Engine, Turn, at};
 use crate::h2::frame::ErrorCode;
 use crate::head::{FieldList, Token};
 use crate::outcome::{Outcome, TEXT_BYTES_MAX};
+use crate::trace::Trace;
 use gateway_core::fault::Fault;
 use gateway_core::time::Moment;
 
@@ -27,6 +28,7 @@ pub struct Finished {
     fault: Option<Fault>,
     bytes_received: u64,
     bytes_sent: u64,
+    trace: Option<Trace>,
 }
 
 impl Engine {
@@ -93,6 +95,7 @@ impl Engine {
                 fault,
                 bytes_received: stream.bytes_up,
                 bytes_sent: stream.bytes_down,
+                trace: stream.trace,
             });
         } else {
             self.metrics.outcomes_dropped_total += u64::from(self.keeps_outcomes);
@@ -185,6 +188,7 @@ impl Engine {
                 bytes_received: done.bytes_received,
                 bytes_sent: done.bytes_sent,
                 first_byte: done.first_byte,
+                trace: done.trace,
             };
             sink(&outcome);
             self.lists.put(&mut done.head);

@@ -131,6 +131,9 @@ impl Engine {
         if stream.grpc {
             stream.grpc_timeout = stream.head.get(Token::GRPC_TIMEOUT).and_then(grpc::parse_timeout);
         }
+        if let Some(sampling) = self.sampling {
+            self.begin_trace(index, sampling);
+        }
     }
 
     /// What the endpoint is told of the client; the same on every attempt.

@@ -6,8 +6,7 @@ pub fn request_id(seed: u64, worker: u16, counter: u64) -> [u8; 36] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     /// Where the two digits of each byte stand.
     const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-    let high = scatter(seed ^ (u64::from(worker) << 48) ^ counter);
-    let low = scatter(high ^ seed.rotate_left(32));
+    let (high, low) = words(seed, worker, counter);
     let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let mut text = [b'-'; 36];
     for (byte, place) in bits.to_be_bytes().into_iter().zip(PLACES) {
@@ -15,6 +14,12 @@ pub fn request_id(seed: u64, worker: u16, counter: u64) -> [u8; 36] {
         text[place + 1] = DIGITS[usize::from(byte & 15)];
     }
     text
+}
+
+/// Two words that no other counter and no other worker gives.
+pub fn words(seed: u64, worker: u16, counter: u64) -> (u64, u64) {
+    let high = scatter(seed ^ (u64::from(worker) << 48) ^ counter);
+    (high, scatter(high ^ seed.rotate_left(32)))
 }
 
 /// A bijection on 64 bits that mixes well (SplitMix64's finisher).

@@ -22,6 +22,7 @@ use crate::grpc::message::Messages;
 use crate::grpc_web::Speaks;
 use crate::head::FieldList;
 use crate::head::facts::Method;
+use crate::trace::Trace;
 use gateway_core::decide::Forward;
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
@@ -173,6 +174,7 @@ pub struct Stream {
     pub pace: Pace,
     /// The client asks for a tunnel, or has one.
     pub tunnel: Option<Box<Tunnel>>,
+    pub trace: Option<Trace>,
     pub facts: Facts,
 }
 
@@ -214,6 +216,7 @@ impl Default for Stream {
             replayed: 0,
             pace: Pace::default(),
             tunnel: None,
+            trace: None,
             facts: Facts::default(),
         }
     }

@@ -12,6 +12,7 @@ use crate::kernel::{Datapath, Kernel, KernelError, KernelOptions};
 use crate::settings::{ADMIN_DEFAULT, AdminAddr, Assignment, Tunables, duration};
 use crate::source::file::FileSource;
 use crate::telemetry::access_log::{AccessLogOptions, Target};
+use crate::telemetry::spans::SpanOptions;
 use crate::worker::{WorkerOptions, Workers};
 use anyhow::Context;
 use clap::Args;
@@ -273,6 +274,7 @@ fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Resul
         limits: tunables.limits.clone(),
         access_log,
         tls: tunables.tls.clone(),
+        spans: SpanOptions::of(tunables).map_err(|error| Exit::new(Code::Usage, error))?,
         started,
         ..WorkerOptions::default()
     };

@@ -48,6 +48,12 @@ impl Wall {
         Self { zero }
     }
 
+    /// Nanoseconds since the Unix epoch.
+    pub fn unix_nanos(&self, at: Moment) -> u64 {
+        let since = self.zero + Duration::from_nanos(at.nanos());
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn unix_millis(&self, at: Moment) -> u64 {
         let since = self.zero + Duration::from_nanos(at.nanos());

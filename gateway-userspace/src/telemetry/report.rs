@@ -138,6 +138,10 @@ pub struct TurnMetrics {
     pub late_total: u64,
     /// Access log lines that found no room.
     pub log_lines_dropped_total: u64,
+    /// Spans of traced requests: made, lost for want of room or of a collector, taken by the collector.
+    pub spans_total: u64,
+    pub spans_lost_total: u64,
+    pub spans_exported_total: u64,
 }
 
 impl TlsMetrics {
@@ -159,5 +163,8 @@ impl TurnMetrics {
         self.panics_total += other.panics_total;
         self.late_total += other.late_total;
         self.log_lines_dropped_total += other.log_lines_dropped_total;
+        self.spans_total += other.spans_total;
+        self.spans_lost_total += other.spans_lost_total;
+        self.spans_exported_total += other.spans_exported_total;
     }
 }

@@ -21,6 +21,7 @@ use super::{Seed, WorkerOptions};
 use crate::sys::clock::Clock;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::report::{Refusals, Report, TurnMetrics};
+use crate::telemetry::spans::SpanRecorder;
 use gateway_core::fault::Refusal;
 use gateway_core::snapshot::{Serve, Snapshot};
 use gateway_core::time::Moment;
@@ -76,6 +77,7 @@ pub struct Worker {
     http: HttpPlane,
     splice: SplicePlane,
     log: AccessLogger,
+    spans: SpanRecorder,
     /// Listening sockets whose queue may hold more.
     accepting: Vec<Key>,
     /// Something is left to do without an event.
@@ -99,6 +101,7 @@ impl Worker {
             options,
             tls,
             log,
+            spans,
         } = seed;
         let context = Context {
             now: clock.now(),
@@ -117,7 +120,9 @@ impl Worker {
             accepting.push(acceptors.add(&context.registry, None, socket)?);
         }
         let mut http = HttpPlane::new(engine_config(number, &context), &context);
-        http.engine.keep_outcomes(log.wants_requests());
+        http.engine.trace(spans.sampling());
+        http.engine
+            .keep_outcomes(log.wants_requests() || spans.sampling().is_some());
         let splice = SplicePlane::new(number, context.options.relay.pipes_max);
         Ok(Self {
             number,
@@ -131,6 +136,7 @@ impl Worker {
             http,
             splice,
             log,
+            spans,
             accepting,
             unsettled: false,
             stopped: false,
@@ -158,6 +164,7 @@ impl Worker {
             self.start_over();
         }
         self.log.flush();
+        self.spans.flush();
         self.load.store(0, Ordering::Relaxed);
     }
 
@@ -170,7 +177,10 @@ impl Worker {
         self.metrics.panics_total += 1;
         self.context.timers.clear();
         self.http = HttpPlane::new(engine_config(self.number, &self.context), &self.context);
-        self.http.engine.keep_outcomes(self.log.wants_requests());
+        self.http.engine.trace(self.spans.sampling());
+        self.http
+            .engine
+            .keep_outcomes(self.log.wants_requests() || self.spans.sampling().is_some());
         self.splice = SplicePlane::new(self.number, self.context.options.relay.pipes_max);
         // Edges may have been eaten by the turn that failed.
         self.context.timers.wake(self.context.now, Source::Mailbox);
@@ -213,6 +223,7 @@ impl Worker {
             self.http.engine.poll_timeout(),
             self.context.timers.next(),
             self.log.flush_at(),
+            self.spans.flush_at(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(self.clock.now()))
@@ -335,14 +346,19 @@ impl Worker {
             http,
             splice,
             log,
+            spans,
             context,
             ..
         } = self;
-        http.engine.take_outcomes(|outcome| log.log(outcome, &context.snapshot));
+        http.engine.take_outcomes(|outcome| {
+            log.log(outcome, &context.snapshot);
+            spans.record(outcome, &context.snapshot);
+        });
         for outcome in splice.take_ended() {
             log.log_relay(&outcome, &context.snapshot);
         }
         log.end_turn(context.now);
+        spans.end_turn(context.now);
         let (connections, streams) = http.engine.live();
         let load = connections + streams + http.handshakes() + self.splice.len();
         let load = u32::try_from(load).unwrap_or(u32::MAX);
@@ -454,6 +470,8 @@ impl Worker {
         report.turns.writes_total = self.http.writes_total;
         report.turns.accept_failures_total = self.acceptors.failures_total;
         report.turns.log_lines_dropped_total = self.log.dropped_total();
+        let turns = &mut report.turns;
+        (turns.spans_total, turns.spans_lost_total, turns.spans_exported_total) = self.spans.totals();
         if views {
             report.connections = self.http.engine.connections(now);
             report.connections.extend(self.splice.views(now));

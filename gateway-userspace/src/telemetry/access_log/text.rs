@@ -84,6 +84,7 @@ pub(super) mod tests {
             bytes_received: 3,
             bytes_sent: 5,
             first_byte: None,
+            trace: None,
         }
     }
 

@@ -399,6 +399,24 @@ fn workers(out: &mut Exposition, reports: &[Report]) {
         "Access log lines that found no room.",
         |it| it.turns.log_lines_dropped_total + it.http.outcomes_dropped_total,
     );
+    family(
+        "sluice_spans_total",
+        Kind::Counter,
+        "Spans made of traced requests.",
+        |it| it.turns.spans_total,
+    );
+    family(
+        "sluice_spans_lost_total",
+        Kind::Counter,
+        "Spans that found no room, or that the collector did not take.",
+        |it| it.turns.spans_lost_total,
+    );
+    family(
+        "sluice_spans_exported_total",
+        Kind::Counter,
+        "Spans that the collector took.",
+        |it| it.turns.spans_exported_total,
+    );
 }
 
 fn packets(out: &mut Exposition, kernel: &[(u32, Reason, u64)], snapshot: &Snapshot) {
