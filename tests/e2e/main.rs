@@ -8,6 +8,7 @@ mod clients;
 mod desync;
 mod grpc;
 mod life;
+mod observe;
 mod planes;
 mod refuse;
 mod succeed;
@@ -71,6 +72,11 @@ const ROWS: &[Row] = &[
         name: "bulk transfers arrive byte for byte",
         datapaths: ALL,
         run: planes::bulk,
+    },
+    Row {
+        name: "spans reach a collector and follow the client's trace",
+        datapaths: ANY,
+        run: observe::traces,
     },
     Row {
         name: "a change of routes, weights and endpoints cuts nothing",
