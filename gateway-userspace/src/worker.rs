@@ -24,7 +24,6 @@ use crate::settings::tls::TlsSettings;
 use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogger};
 use crate::telemetry::spans::{SpanOptions, SpanRecorder, SpanWriter};
 use accept::open_lookup;
-use accept::{open_listener, open_lookup};
 use command::{COMMANDS_MAX, Mailbox};
 use gateway_core::ir::Bind;
 use gateway_core::snapshot::Snapshot;
