@@ -32,6 +32,7 @@ mod claims;
 mod connection;
 mod connections;
 mod control;
+mod credit;
 mod drain;
 mod edit;
 mod fail;
@@ -41,6 +42,7 @@ mod guard;
 mod http1;
 mod http2;
 mod idmap;
+mod keepalive;
 mod leg;
 mod life;
 mod mirror;
@@ -48,6 +50,7 @@ mod out;
 mod pace;
 pub mod path;
 mod pool;
+mod pressure;
 mod pump;
 mod read;
 mod reply;
@@ -68,6 +71,8 @@ use self::connections::{Connections, Turn, at};
 use self::finish::Finished;
 use self::out::Written;
 use self::pool::{Lists, Pool};
+pub use self::pressure::Pressure;
+use self::pressure::{Admission, admission};
 use self::revisions::Revisions;
 use self::stream::{DOWN, Streams, UP};
 use self::timer::{Timed, TimerId, Wheel};
@@ -166,7 +171,8 @@ pub enum Transmitted {
     Drained,
     /// The socket is full: call `writable` when it is not.
     Blocked,
-    /// The connection is lost; `Action::Close` follows.
+    /// The socket takes nothing more. What the peer said before may still be there to be read: read it to its end,
+    /// then call `ended` or `lost`. `Action::Close` follows.
     Lost,
 }
 
@@ -205,6 +211,13 @@ pub struct Engine {
     mirrors_live: usize,
     /// Largest gRPC message from clients and from endpoints, bytes.
     messages_max: [u32; 2],
+    admission: Admission,
+    /// Bytes that wait for slow readers though their connections got their credit, and how many may.
+    held: u64,
+    held_max: u64,
+    /// By how much windows have grown, and how much they may.
+    grown: u64,
+    grown_max: u64,
     /// Bytes that `restore` gave back and `received` will see again.
     restored: usize,
     serial: u64,
@@ -229,6 +242,11 @@ impl Engine {
     pub fn new(config: EngineConfig, snapshot: Arc<Snapshot>, now: Moment) -> Self {
         let messages_max = transform::messages_max(config.limits.body_bytes_max, config.limits.grpc_message_bytes_max);
         Self {
+            admission: admission(&config.limits, Pressure::None),
+            held: 0,
+            held_max: config.limits.held_bytes_max,
+            grown: 0,
+            grown_max: config.limits.window_growth_max,
             limits: config.limits.clone(),
             config,
             now,
@@ -290,7 +308,7 @@ impl Engine {
         if self.is_shut() {
             return Err(Refusal::Draining);
         }
-        if self.downstream_len() >= self.limits.connections_max {
+        if self.downstream_len() >= self.limits.connections_max || self.admission.pressure == Pressure::Refuse {
             return Err(Refusal::TooMany);
         }
         let listener = accepted.listener;
@@ -395,6 +413,13 @@ impl Engine {
             && let Role::Upstream { unconnected, .. } = &mut c.role
         {
             *unconnected = Fault::TlsFailed;
+        }
+    }
+
+    /// The address of an upstream socket on this side, for views; any time after `connected`.
+    pub fn name_local(&mut self, conn: ConnId, local: SocketAddr) {
+        if let Some(c) = self.connections.get_mut(conn) {
+            c.local = local;
         }
     }
 
@@ -521,7 +546,7 @@ impl Engine {
                     return Transmitted::Blocked;
                 }
                 Written::Lost => {
-                    self.kill(c, true);
+                    self.break_off(c);
                     return Transmitted::Lost;
                 }
             }

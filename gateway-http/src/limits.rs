@@ -57,6 +57,14 @@ pub struct Limits {
     pub out_bytes_max: usize,
     /// DATA payloads from this size on are referenced, not copied.
     pub borrow_bytes_min: usize,
+    /// What a stream's window may grow to on a connection that keeps it full, bytes.
+    pub stream_window_max: u32,
+    /// The same for a connection's window, bytes.
+    pub connection_window_max: u32,
+    /// By how much all windows of a worker together may be grown, bytes.
+    pub window_growth_max: u64,
+    /// Uploads that wait for slow endpoints in a worker, bytes, before they hold up the connections they came on.
+    pub held_bytes_max: u64,
     /// The fields of a request's or response's head, or of a trailer section: names, values and 32 bytes each
     /// (RFC 9113 10.5.1), cookies and pseudo-fields included, in any version of HTTP.
     pub head_bytes_max: usize,
@@ -106,8 +114,22 @@ pub struct Limits {
     pub control_bytes_max: usize,
     /// Endpoints tried for one request that was provably not processed.
     pub attempts_max: u8,
+    /// Times a request goes again because an endpoint said that it did not look at it (REFUSED_STREAM, GOAWAY).
+    pub replays_max: u8,
     /// Body bytes of a request kept until its response begins, so that it can be tried again, per stream.
     pub replay_bytes_max: usize,
+    /// Requests under way in one worker; more are answered 503.
+    pub requests_max: usize,
+    /// Memory of the whole process, bytes; `None`: what its cgroup allows. Close to it the gateway takes less and less.
+    pub memory_bytes_max: Option<u64>,
+    /// HTTP/2 connections to one endpoint; another is opened only when every one is full.
+    pub upstream_connections_max: usize,
+    /// HTTP/1.1 connections to one endpoint.
+    pub upstream_http1_max: usize,
+    /// Requests that wait for a free stream of one endpoint; more are answered 503.
+    pub upstream_pending_max: usize,
+    /// Requests on one downstream connection; then it is told to go (GOAWAY, `connection: close`).
+    pub connection_requests_max: Option<u64>,
     pub connect_timeout: Duration,
     /// A downstream connection without a stream is closed after this.
     pub idle_timeout: Duration,
@@ -134,6 +156,12 @@ pub struct Limits {
     pub upstream_idle_timeout: Duration,
     /// HTTP/1.1 keep-alive connections kept per endpoint.
     pub upstream_idle_max: usize,
+    /// A downstream connection older than this is told to go, so that clients spread anew.
+    pub connection_age_max: Option<Duration>,
+    /// An endpoint with streams that is silent this long is asked whether it lives (PING). One that sends nothing in between is asked no more often than gRPC servers bear.
+    pub upstream_ping_interval: Option<Duration>,
+    /// A PING not answered for this long, nor anything else sent, ends the connection.
+    pub ping_timeout: Duration,
     /// Between the first GOAWAY (no new connection wanted) and the second (last stream id).
     pub goaway_pause: Duration,
     /// `grpc-timeout` longer than this is cut to it.
@@ -159,13 +187,17 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 100_000,
+            connections_max: 50_000,
             streams_max: 100,
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
             upstream_connection_window: 4 * 1024 * 1024,
             out_bytes_max: 256 * 1024,
             borrow_bytes_min: 4096,
+            stream_window_max: 1024 * 1024,
+            connection_window_max: 4 * 1024 * 1024,
+            window_growth_max: 64 * 1024 * 1024,
+            held_bytes_max: 64 * 1024 * 1024,
             head_bytes_max: 64 * 1024,
             fields_max: 100,
             target_bytes_max: 16 * 1024,
@@ -190,7 +222,14 @@ impl Default for Limits {
             out_heads_max: 10_000,
             control_bytes_max: 1024 * 1024,
             attempts_max: 3,
+            replays_max: 10,
             replay_bytes_max: 16 * 1024,
+            requests_max: 100_000,
+            memory_bytes_max: None,
+            upstream_connections_max: 8,
+            upstream_http1_max: 1024,
+            upstream_pending_max: 1024,
+            connection_requests_max: None,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(30),
@@ -203,6 +242,9 @@ impl Default for Limits {
             ping_after: Some(Duration::from_secs(60)),
             upstream_idle_timeout: Duration::from_secs(60),
             upstream_idle_max: 256,
+            connection_age_max: None,
+            upstream_ping_interval: Some(Duration::from_secs(10)),
+            ping_timeout: Duration::from_secs(10),
             goaway_pause: Duration::from_secs(1),
             grpc_timeout_max: Duration::from_secs(24 * 3600),
             body_bytes_max: None,

@@ -39,6 +39,16 @@ pub struct Metrics {
     pub mirrors_failed_total: u64,
     /// Connections ended, by `Flood as usize`.
     pub floods: [u64; Flood::ALL.len()],
+    /// Connections ended because a PING was not answered.
+    pub keepalive_timeouts_total: u64,
+    /// Requests turned away because too many were under way, or memory was short.
+    pub shed_total: u64,
+    /// Bytes that wait for slow readers though their connections got their credit (`Engine::measure`).
+    pub held_bytes: u64,
+    /// By how much flow-control windows are larger than they begin (`Engine::measure`).
+    pub window_growth_bytes: u64,
+    /// Streams that take turns on a full connection (`Engine::measure`).
+    pub streams_waiting: u64,
     /// Outcomes that nobody took in time: missing in the access log, not in these counters.
     pub outcomes_dropped_total: u64,
     pub bytes_received: u64,
@@ -58,6 +68,12 @@ pub struct EndpointMetrics {
     pub connections_total: u64,
     pub connections_active: u64,
     pub failures_total: u64,
+    /// Requests turned away because its connections and their queue were full.
+    pub overflows_total: u64,
+    /// Connections without a request (`Engine::measure`).
+    pub connections_idle: u64,
+    /// Requests that wait for a connection or a stream on one (`Engine::measure`).
+    pub requests_pending: u64,
     /// By status class, as above.
     pub responses: [u64; 6],
 }
@@ -115,6 +131,10 @@ impl Metrics {
         self.endpoint(endpoint).failures_total += 1;
     }
 
+    pub(crate) fn endpoint_overflowed(&mut self, endpoint: EndpointId) {
+        self.endpoint(endpoint).overflows_total += 1;
+    }
+
     pub(crate) fn upstream_opened(&mut self, endpoint: EndpointId) {
         self.upstream_connections_total += 1;
         self.upstream_connections_active += 1;
@@ -141,7 +161,7 @@ impl Metrics {
         self.listener(listener).connections_active -= 1;
     }
 
-    fn endpoint(&mut self, id: EndpointId) -> &mut EndpointMetrics {
+    pub(crate) fn endpoint(&mut self, id: EndpointId) -> &mut EndpointMetrics {
         if self.endpoints.len() <= id.index() {
             self.endpoints.resize(id.index() + 1, EndpointMetrics::default());
         }

@@ -285,6 +285,10 @@ impl World {
         let limits = Limits {
             stream_window: STREAM_WINDOW,
             connection_window: CONNECTION_WINDOW,
+            upstream_connection_window: CONNECTION_WINDOW,
+            // The model's windows do not grow.
+            stream_window_max: STREAM_WINDOW,
+            connection_window_max: CONNECTION_WINDOW,
             out_bytes_max: 30_000,
             borrow_bytes_min: 1000,
             // Books, not guards, are what is tested here.

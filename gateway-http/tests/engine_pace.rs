@@ -38,6 +38,11 @@ async fn setup(fields: &[(&str, &str)]) -> (Rig, Raw, Raw, UnboundedReceiver<Dup
 }
 
 async fn setup_with(limits: Limits, fields: &[(&str, &str)]) -> (Rig, Raw, Raw, UnboundedReceiver<DuplexStream>) {
+    // Endpoints by hand answer no PING.
+    let limits = Limits {
+        upstream_ping_interval: None,
+        ..limits
+    };
     let rig = Rig::start(Config::new(1).snapshot(), limits);
     let mut sockets = rig.listen(endpoint_addr(1)).await;
     let mut client = Raw::client(rig.socket(DownstreamProtocol::Http2).await).await;
@@ -99,6 +104,7 @@ async fn a_body_that_flows_may_take_its_time_and_a_begun_response_too() {
 async fn a_client_that_gets_no_credit_owes_nothing() {
     let limits = Limits {
         ping_after: None,
+        upstream_ping_interval: None,
         ..Limits::default()
     };
     let rig = Rig::start(Config::new(1).snapshot(), limits);

@@ -6,6 +6,7 @@ pub mod caps;
 pub mod classifier;
 pub mod clock;
 pub mod interfaces;
+pub mod memory;
 pub mod neighbours;
 pub mod netlink;
 pub mod netns;

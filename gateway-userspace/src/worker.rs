@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod command;
 mod http;
+pub mod memory;
 pub mod slab;
 mod socket;
 mod splice;
@@ -28,6 +29,7 @@ use command::{COMMANDS_MAX, Mailbox};
 use gateway_core::ir::Bind;
 use gateway_core::snapshot::Snapshot;
 use gateway_http::limits::Limits;
+use memory::MemoryGauge;
 use mio::Poll;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -128,6 +130,7 @@ pub struct Workers {
     options: Arc<WorkerOptions>,
     draining: AtomicBool,
     late: AtomicU64,
+    memory: Arc<MemoryGauge>,
     control: Mutex<Control>,
 }
 
@@ -197,6 +200,8 @@ impl Workers {
                 pulse,
             });
         }
+        let mailboxes = workers.iter().map(|worker: &Handle| worker.mailbox.clone()).collect();
+        let memory = memory::watch(options.limits.memory_bytes_max, mailboxes)?;
         let control = Control {
             tls,
             listening: BTreeSet::new(),
@@ -211,6 +216,7 @@ impl Workers {
             options,
             draining: AtomicBool::new(false),
             late: AtomicU64::new(0),
+            memory,
             control: Mutex::new(control),
         })
     }
@@ -357,6 +363,11 @@ impl Workers {
         if let Some(first) = all.first_mut() {
             first.turns.late_total = self.late_total();
         }
+        let seen = self.memory.last();
+        for report in &mut all {
+            report.memory_used_bytes = seen.used;
+            report.memory_limit_bytes = seen.limit;
+        }
         all
     }
 
@@ -396,6 +407,7 @@ impl Workers {
 
     /// Ends the threads; what is open is closed, and the access log is written to its end.
     pub fn stop(&self) {
+        self.memory.stop();
         self.tell(|| Command::Stop);
         for thread in std::mem::take(&mut self.control().threads) {
             // A thread that panicked said so in the log.

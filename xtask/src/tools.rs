@@ -15,7 +15,13 @@ pub const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// The conformance tests of HTTP/2 (a Go module; its own dependencies are in `setup/h2spec/go.sum`).
 pub const H2SPEC: &str = "v2.2.1+incompatible";
 /// What the tests' Python peers are made of.
-pub const PYTHON_PACKAGES: &[&str] = &["grpcio==1.85.1", "grpcio-tools==1.85.1", "scapy==2.8.0", "h2==4.4.1", "opentelemetry-proto==1.45.2"];
+pub const PYTHON_PACKAGES: &[&str] = &[
+    "grpcio==1.85.1",
+    "grpcio-tools==1.85.1",
+    "scapy==2.8.0",
+    "h2==4.4.1",
+    "opentelemetry-proto==1.45.2",
+];
 
 /// `SLUICE_TOOLS`, else `/var/cache/sluice/tools` for root and for users where root has filled it, else the user's own cache.
 pub fn folder() -> PathBuf {

@@ -197,6 +197,9 @@ impl Engine {
         let Ok(opaque) = <[u8; 8]>::try_from(bytes) else {
             return broken(ErrorCode::FrameSizeError, "PING has eight bytes");
         };
+        if header.has(flags::ACK) && (self.on_probe_answer(c, opaque) || self.on_ping_answer(c, opaque)) {
+            return Ok(());
+        }
         let http2 = c.http2();
         if let Err(flood) = http2.guard.ping(&self.limits, self.now) {
             return self.flood(flood);
@@ -229,6 +232,8 @@ impl Engine {
         let mut indices = std::mem::take(&mut self.indices);
         indices.clear();
         indices.extend(c.http2().ids.values());
+        // They go again in the order they came in.
+        indices.sort_unstable_by_key(|index| self.streams[*index].legs[UP].id);
         for index in &indices {
             let stream = &mut self.streams[*index];
             let leg = &mut stream.legs[UP];

@@ -53,9 +53,12 @@ impl Engine {
         let (Some(mut forward), Some(revision)) = (stream.forward, stream.revision) else {
             return false;
         };
-        let attempts_max = usize::from(self.limits.attempts_max).min(TRIED_MAX);
-        let tried_len = usize::from(stream.attempts);
-        if tried_len >= attempts_max || !stream.replayable || stream.legs[DOWN].sent_head {
+        let attempts_max = if fault == Fault::Refused {
+            self.limits.replays_max
+        } else {
+            self.limits.attempts_max.min(TRIED_MAX as u8)
+        };
+        if stream.attempts >= attempts_max || !stream.replayable || stream.legs[DOWN].sent_head {
             return false;
         }
         let mut tried = [EndpointId(u32::MAX); TRIED_MAX];
@@ -125,7 +128,7 @@ impl Engine {
             self.turn.mark(target);
         }
         // What waits for the client holds this connection up no longer.
-        let left = down.owed(0);
+        let left = down.owed(0).saturating_sub(down.early);
         if left > 0 && !target.dead && target.credit(None, left, &self.limits, &mut self.pool) {
             self.turn.mark(target);
         }
@@ -150,7 +153,9 @@ impl Engine {
             0
         };
         let (source, dest) = stream.legs_from(1 - to);
-        let left = dest.owed(again);
+        let early = std::mem::take(&mut dest.early);
+        self.held -= early as u64;
+        let left = dest.owed(again).saturating_sub(early);
         dest.surplus = 0;
         dest.pending_start = 0;
         self.pool.put(&mut dest.pending);

@@ -148,7 +148,7 @@ impl Engine {
             target.reset(leg, error, &mut self.pool);
             self.turn.mark(target);
         }
-        let left = up.owed(stream.replayed);
+        let left = up.owed(stream.replayed).saturating_sub(up.early);
         if left > 0 && !target.dead && target.credit(None, left, &self.limits, &mut self.pool) {
             self.turn.mark(target);
         }

@@ -81,6 +81,9 @@ impl Engine {
             dest.pending.extend_from_slice(&body.bytes[sent..]);
             dest.pending_end |= end;
             dest.surplus += (cost - credit) as isize - (len - sent) as isize;
+            if !stream.detour {
+                self.hold(c, index, 1 - from, len - sent);
+            }
         }
         if keeps && sent > 0 {
             self.keep_for_replay(index, &body.bytes[..sent]);

@@ -4,8 +4,10 @@
 //! the ring of streams that wait for room on this connection.
 
 use super::connection::Farewell;
+use super::credit::Windows;
 use super::guard::{Guard, Queue};
 use super::idmap::IdMap;
+use super::keepalive::Keepalive;
 use super::stream::StreamKey;
 use crate::h2::frame::{self, ErrorCode, PAYLOAD_MAX, WINDOW_DEFAULT, WINDOW_MAX};
 use crate::h2::hpack::{Decoder, Encoder};
@@ -105,12 +107,14 @@ pub struct Http2 {
     pub closed: ClosedRing,
     pub preface_seen: bool,
     pub settings_seen: bool,
+    pub windows: Windows,
     pub guard: Guard,
     pub queue: Queue,
     /// Slots of streams that ended while their endpoint does not know it yet (`Connection::owes_slots`).
     pub held: u32,
     /// When a silent client was asked whether it is there.
     pub asked: Option<Moment>,
+    pub keepalive: Keepalive,
 }
 
 impl Http2 {
@@ -133,10 +137,12 @@ impl Http2 {
             closed: ClosedRing::default(),
             preface_seen: upstream,
             settings_seen: false,
+            windows: Windows::new(side, limits),
             guard: Guard::default(),
             queue: Queue::default(),
             held: 0,
             asked: None,
+            keepalive: Keepalive::default(),
         }
     }
 

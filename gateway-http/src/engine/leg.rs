@@ -159,39 +159,4 @@ impl Connection {
             }
         }
     }
-
-    /// Body bytes from this peer were passed on or dropped: it may send as many again. Without a leg only the
-    /// connection's share is given back. `true` when something has to be written.
-    #[inline]
-    pub fn credit(&mut self, leg: Option<&mut Leg>, bytes: usize, limits: &Limits, pool: &mut Pool) -> bool {
-        match &mut self.codec {
-            Codec::Http2(http2) => {
-                let mut wrote = false;
-                http2.unacked += bytes as u32;
-                if http2.unacked >= limits.connection_window / 2 {
-                    http2.queue.control += 1;
-                    frame::put_window_update(self.out.tail(pool), 0, http2.unacked);
-                    http2.recv_window += i64::from(http2.unacked);
-                    http2.unacked = 0;
-                    wrote = true;
-                }
-                if let Some(leg) = leg {
-                    leg.unacked += bytes as u32;
-                    if leg.unacked >= limits.stream_window / 2 && !leg.received_end {
-                        http2.queue.control += 1;
-                        frame::put_window_update(self.out.tail(pool), leg.id, leg.unacked);
-                        leg.recv_window += i64::from(leg.unacked);
-                        leg.unacked = 0;
-                        wrote = true;
-                    }
-                }
-                wrote
-            }
-            Codec::Http1(http1) => {
-                http1.credit(bytes);
-                false
-            }
-            Codec::Detecting => false,
-        }
-    }
 }

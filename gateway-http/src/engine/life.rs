@@ -219,6 +219,7 @@ impl Engine {
         self.end_streams_of(c, fault);
         self.free_slots(c);
         c.dead = true;
+        self.shrink_windows(c);
         self.timers.cancel(&mut c.timer);
         c.out.clear(&mut self.pool);
         self.pool.put(&mut c.leftover);
@@ -287,6 +288,12 @@ impl Engine {
         if let Some(since) = c.stalled_since {
             due = due.min(since + limits.stall_timeout);
         }
+        if let Some(at) = self.keepalive_due(c) {
+            due = due.min(at);
+        }
+        if let (Farewell::None, Some(at)) = (c.farewell, self.age_due(c)) {
+            due = due.min(at);
+        }
         due
     }
 
@@ -317,6 +324,18 @@ impl Engine {
             if c.closing != Closing::No {
                 return;
             }
+        }
+        if c.farewell == Farewell::None && self.age_due(c).is_some_and(|at| at <= self.now) {
+            self.drain_connection(c);
+            if c.closing != Closing::No {
+                return self.arm_timer(c);
+            }
+        }
+        if c.streams == 0 {
+            self.shrink_windows(c);
+        }
+        if !self.keep_alive(c) {
+            return;
         }
         if c.is_connecting() && self.now >= c.opened + self.limits.connect_timeout {
             return self.kill(c, true);

@@ -27,6 +27,11 @@ impl Pool {
         }
     }
 
+    /// Frees what is spare.
+    pub fn give_back(&mut self) {
+        *self = Self::default();
+    }
+
     /// Takes the memory of `buffer`, whose content is forgotten.
     #[inline]
     pub fn put(&mut self, buffer: &mut Vec<u8>) {
@@ -57,6 +62,11 @@ impl Lists {
     #[inline]
     pub fn take(&mut self) -> FieldList {
         self.spare.pop().unwrap_or_default()
+    }
+
+    /// Frees what is spare.
+    pub fn give_back(&mut self) {
+        self.spare = Vec::new();
     }
 
     #[inline]

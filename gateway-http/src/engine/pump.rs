@@ -85,9 +85,12 @@ impl Engine {
             };
             credit = now;
         }
+        let early = dest.early.min(credit);
+        dest.early -= early;
+        self.held -= early as u64;
         if let (true, Some(id)) = (credit > 0, source.conn) {
             let origin = at(&mut self.connections, c, id);
-            if origin.credit(Some(source), credit, &self.limits, &mut self.pool) {
+            if origin.credit_waited(source, credit, credit - early, &self.limits, &mut self.pool) {
                 self.turn.mark(origin);
             }
             self.turn.settle_http1(origin, &self.limits);

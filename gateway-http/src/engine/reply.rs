@@ -78,6 +78,10 @@ impl Engine {
         let mut limit_text = std::mem::take(&mut self.limit_text);
         let text = explain_limit(fault, &stream.head, &self.limits, &mut limit_text);
         fields.push_status(status);
+        if fault == Fault::Overloaded {
+            // RFC 9110 10.2.3; seconds.
+            fields.push(b"retry-after", b"1");
+        }
         fields.push_known(Token::CONTENT_TYPE, b"text/plain; charset=utf-8");
         let mut digits = [0; 3];
         fields.push_known(Token::CONTENT_LENGTH, small_decimal(text.len(), &mut digits));

@@ -27,6 +27,9 @@ impl Engine {
         end: bool,
     ) {
         let index = self.open_stream(c, id, fields, facts, end);
+        if !self.admit(c, index) {
+            return;
+        }
         if facts.upgrade || facts.method == Method::Connect {
             self.ask_tunnel(index);
         }
@@ -98,6 +101,7 @@ impl Engine {
                 http2.ids.insert(id, index);
                 leg.send_window = i64::from(http2.peer.window);
                 leg.recv_window = i64::from(self.limits.stream_window);
+                leg.window = self.limits.stream_window;
                 stream.facts.protocol = "HTTP/2";
             }
             Codec::Http1(http1) => {

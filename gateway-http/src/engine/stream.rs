@@ -69,6 +69,8 @@ pub struct Leg {
     pub send_window: i64,
     pub recv_window: i64,
     pub unacked: u32,
+    /// Size of the window the peer has.
+    pub window: u32,
     /// Body bytes that the peer's content-length still promises; negative when it gave none.
     pub length_left: i64,
     /// The peer's message is complete.
@@ -83,6 +85,8 @@ pub struct Leg {
     /// Body for this leg that found no room, and where it begins.
     pub pending: Vec<u8>,
     pub pending_start: usize,
+    /// Of these bytes, those whose sender's connection got its credit when they began to wait.
+    pub early: usize,
     /// After the pending bytes the message ends ...
     pub pending_end: bool,
     /// Bytes that the sender is owed credit for beyond those pending; not 0 only where a transform changed their
@@ -291,6 +295,10 @@ impl Streams {
     /// Puts every field back to its first value; buffers were taken before.
     pub fn close(&mut self, index: u32) {
         self.live -= 1;
+        debug_assert!(
+            self.slots[index as usize].legs.iter().all(|leg| leg.early == 0),
+            "early credit is counted as long as the bytes are there"
+        );
         self.slots[index as usize] = Stream::default();
         self.free.push(index);
     }

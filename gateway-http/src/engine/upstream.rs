@@ -1,13 +1,14 @@
 //! Connections to endpoints: which one a stream goes to, and when it is opened there.
 //!
 //! * One HTTP/2 connection per worker and endpoint, because a second one splits batches of writes; another is opened
-//!   only when every one is full, up to [`CONNECTIONS_MAX`].
+//!   only when every one is full, up to `limits.upstream_connections_max`. Then requests wait for the connection with
+//!   the fewest, up to `limits.upstream_pending_max` for the endpoint; more are turned away.
 //! * A connection belongs to an endpoint *and* an address: an endpoint that moved never shares one with its old
 //!   address.
 //! * No stream is opened before the socket is connected: until then its head and body stay here, and a failed
 //!   connect loses nothing.
 
-use super::connection::{Codec, Connection, Role};
+use super::connection::{Closing, Codec, Connection, Role};
 use super::http1;
 use super::http2::{Http2, STREAM_ID_LAST};
 use super::stream::{StreamKey, UP, Wait};
@@ -19,10 +20,6 @@ use gateway_core::ir::UpstreamProtocol;
 use gateway_core::model::Side;
 use std::net::SocketAddr;
 
-/// HTTP/2 connections per worker and endpoint.
-const CONNECTIONS_MAX: usize = 8;
-/// Streams that wait to be opened on one connection.
-const WAITING_MAX: usize = 1024;
 /// Streams that wait for a connect before another connection is opened beside it.
 const WAITING_FOR_CONNECT_MAX: usize = 100;
 
@@ -93,6 +90,7 @@ impl Engine {
     fn http2_for(&mut self, c: &mut Connection, endpoint: EndpointId, addr: SocketAddr) -> Result<ConnId, Fault> {
         let pool = &self.pools[endpoint.index()];
         let mut best: Option<(usize, ConnId)> = None;
+        let mut pending = 0;
         for id in &pool.http2 {
             let candidate = at(&mut self.connections, c, *id);
             if !candidate.serves(addr) {
@@ -105,16 +103,20 @@ impl Engine {
             if candidate.is_connecting() && waiting < WAITING_FOR_CONNECT_MAX {
                 return Ok(*id);
             }
+            pending += waiting;
             if best.is_none_or(|(least, _)| waiting < least) {
                 best = Some((waiting, *id));
             }
         }
-        if pool.http2.len() < CONNECTIONS_MAX {
+        if pool.http2.len() < self.limits.upstream_connections_max {
             return self.connect(endpoint, addr, UpstreamProtocol::H2c);
         }
         match best {
-            Some((waiting, id)) if waiting < WAITING_MAX => Ok(id),
-            Some(_) | None => Err(Fault::Overloaded),
+            Some((_, id)) if pending < self.limits.upstream_pending_max => Ok(id),
+            Some(_) | None => {
+                self.metrics.endpoint_overflowed(endpoint);
+                Err(Fault::Overloaded)
+            }
         }
     }
 
@@ -200,6 +202,7 @@ impl Engine {
             leg.send_window = i64::from(http2.peer.window);
             leg.recv_window = i64::from(self.limits.stream_window);
             leg.unacked = 0;
+            leg.window = self.limits.stream_window;
             http2.ids.insert(leg.id, index);
             http2.last_id += 2;
             if http2.last_id > STREAM_ID_LAST {
@@ -255,6 +258,18 @@ impl Engine {
             let leg = &self.streams[key.index].legs[UP];
             leg.conn == Some(target) && leg.id == 0
         }
+    }
+
+    /// Nothing can be written any more. What an endpoint said before it closed decides what becomes of its streams: an
+    /// answer, or a GOAWAY that leaves some of them out.
+    pub(super) fn break_off(&mut self, c: &mut Connection) {
+        if c.is_downstream() || c.streams == 0 || c.closing != Closing::No {
+            return self.kill(c, true);
+        }
+        self.retire(c);
+        c.blocked = true;
+        c.stalled_since.get_or_insert(self.now);
+        self.arm_timer(c);
     }
 
     /// No stream goes to this connection any more: it leaves its endpoint's pool, and closes once it is empty.

@@ -4,6 +4,7 @@ use super::Engine;
 use super::connection::{Codec, Role};
 use super::stream::DOWN;
 use crate::head::Token;
+use crate::metrics::Metrics;
 use crate::outcome::TEXT_BYTES_MAX;
 use gateway_core::model::{ConnectionView, LivePlane, StreamView};
 use gateway_core::time::Moment;
@@ -13,6 +14,29 @@ fn millis(from: Moment, to: Moment) -> u64 {
 }
 
 impl Engine {
+    /// The counters, and what only looking at every connection tells.
+    pub fn measure(&self) -> Metrics {
+        let mut metrics = self.metrics.clone();
+        metrics.held_bytes = self.held;
+        metrics.window_growth_bytes = self.grown;
+        for c in self.connections.iter() {
+            let waiting = match &c.codec {
+                Codec::Http2(http2) => {
+                    metrics.streams_waiting += http2.ring.len() as u64;
+                    http2.waiting.len() as u64
+                }
+                Codec::Http1(_) => u64::from(c.is_connecting()) * u64::from(c.streams),
+                Codec::Detecting => 0,
+            };
+            if let Some(endpoint) = c.endpoint() {
+                let share = metrics.endpoint(endpoint);
+                share.requests_pending += waiting;
+                share.connections_idle += u64::from(c.streams == 0);
+            }
+        }
+        metrics
+    }
+
     pub(super) fn connection_views(&self, now: Moment) -> Vec<ConnectionView> {
         let view = |c: &super::connection::Connection| ConnectionView {
             id: c.serial,

@@ -11,12 +11,14 @@ use crate::control::{Control, Message};
 use crate::kernel::{Datapath, Kernel, KernelError, KernelOptions};
 use crate::settings::{ADMIN_DEFAULT, AdminAddr, Assignment, Tunables, duration};
 use crate::source::file::FileSource;
+use crate::sys::caps::raise_open_files;
 use crate::telemetry::access_log::{AccessLogOptions, Target};
 use crate::telemetry::spans::SpanOptions;
-use crate::worker::{WorkerOptions, Workers};
+use crate::worker::{RelayOptions, WorkerOptions, Workers};
 use anyhow::Context;
 use clap::Args;
 use gateway_core::control::{ControlOptions, ControlState};
+use gateway_http::limits::Limits;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -269,9 +271,11 @@ fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Resul
     if let Some(path) = &tunables.access_log_path {
         access_log.target = Target::File(path.clone());
     }
+    let (limits, relay) = within_descriptors(tunables.limits.clone(), count);
     let options = WorkerOptions {
         workers: count,
-        limits: tunables.limits.clone(),
+        limits,
+        relay,
         access_log,
         tls: tunables.tls.clone(),
         spans: SpanOptions::of(tunables).map_err(|error| Exit::new(Code::Usage, error))?,
@@ -279,6 +283,26 @@ fn start_workers(args: &RunArgs, tunables: &Tunables, started: Instant) -> Resul
         ..WorkerOptions::default()
     };
     Ok(Workers::start(options).context("start the workers")?)
+}
+
+/// At most half of the descriptors go to clients: the other half is for endpoints, the log and the admin. A relay takes
+/// two, and may take four for its pipes.
+fn within_descriptors(mut limits: Limits, workers: u16) -> (Limits, RelayOptions) {
+    let mut relay = RelayOptions::default();
+    let open_files = raise_open_files().unwrap_or(1024);
+    let share = usize::try_from(open_files / 2 / u64::from(workers))
+        .unwrap_or(usize::MAX)
+        .max(1);
+    if limits.connections_max > share && open_files < 200_000 {
+        tracing::info!(
+            open_files,
+            share,
+            "connections of a worker are limited by the descriptors there are"
+        );
+    }
+    limits.connections_max = limits.connections_max.min(share);
+    relay.relays_max = relay.relays_max.min(share / 2).max(1);
+    (limits, relay)
 }
 
 /// One line on stdout, for people and scripts, and the word to systemd.

@@ -275,6 +275,10 @@ tunables! {
     "limits.upstreamConnectionWindowBytes" upstream_connection_window: Bytes, 65_535, WINDOW_MAX, "flow-control window of a connection to an endpoint: what its clients may leave standing together";
     "limits.outBytes" out_bytes_max: Bytes, 16_384, GIB, "waiting to be written on a connection before its sources get no more credit";
     "limits.borrowBytes" borrow_bytes_min: Bytes, 1, GIB, "DATA payloads from this size on are not copied";
+    "limits.streamWindowMaxBytes" stream_window_max: Bytes, 1024, WINDOW_MAX, "what a stream's window may grow to";
+    "limits.connectionWindowMaxBytes" connection_window_max: Bytes, 65_535, WINDOW_MAX, "what a connection's window may grow to";
+    "limits.windowGrowthBytes" window_growth_max: Bytes, 0, 1 << 40, "by how much all windows of a worker may be grown";
+    "limits.heldBytes" held_bytes_max: Bytes, 0, 1 << 40, "of uploads that wait for slow endpoints before they hold up their connections";
     "limits.headBytes" head_bytes_max: Bytes, 1024, 1 << 24, "a request's or response's fields, decoded";
     "limits.fields" fields_max: Count("fields"), 8, 65_535, "fields of a request or response";
     "limits.targetBytes" target_bytes_max: Bytes, 256, 1 << 24, "a request's target";
@@ -299,7 +303,14 @@ tunables! {
     "limits.outHeads" out_heads_max: Count("frames"), 16, MANY, "heads and trailers waiting to be written to an HTTP/2 client";
     "limits.controlBytes" control_bytes_max: Bytes, 16_384, GIB, "control frames waiting to be written";
     "limits.attempts" attempts_max: Count("attempts"), 1, 255, "endpoints tried for a request that was provably not processed";
+    "limits.replays" replays_max: Count("attempts"), 1, 255, "times a request goes again because an endpoint refused to look at it";
     "limits.replayBytes" replay_bytes_max: Bytes, 0, GIB, "of a request's body kept to try it again, per stream";
+    "limits.requests" requests_max: Count("requests"), 1, MANY, "under way in one worker";
+    "limits.memoryBytes" memory_bytes_max: Bytes, 1 << 20, 1 << 50, "of the process; off: what its cgroup allows";
+    "limits.upstreamConnections" upstream_connections_max: Count("connections"), 1, 1024, "HTTP/2 connections of a worker to one endpoint";
+    "limits.upstreamHttp1Connections" upstream_http1_max: Count("connections"), 1, MANY, "HTTP/1.1 connections of a worker to one endpoint";
+    "limits.upstreamPending" upstream_pending_max: Count("requests"), 0, MANY, "waiting for a free stream of one endpoint";
+    "limits.connectionRequests" connection_requests_max: Count("requests"), 1, MANY, "on one downstream connection before it is told to go";
     "timeouts.connect" connect_timeout: Time, 1, YEAR_MS, "until an endpoint's connection is open";
     "timeouts.idle" idle_timeout: Time, 1, YEAR_MS, "a downstream connection without a stream";
     "timeouts.stall" stall_timeout: Time, 1, YEAR_MS, "a connection whose peer takes nothing of what is written to it";
@@ -312,6 +323,9 @@ tunables! {
     "timeouts.pingAfter" ping_after: Time, 10, YEAR_MS, "an HTTP/2 client with streams that is silent is sent PING, and closed 20s later";
     "timeouts.upstreamIdle" upstream_idle_timeout: Time, 1, YEAR_MS, "an upstream connection without a stream";
     "limits.upstreamIdleConnections" upstream_idle_max: Count("connections"), 0, MANY, "HTTP/1.1 keep-alive connections kept per endpoint";
+    "timeouts.connectionAge" connection_age_max: Time, 1, YEAR_MS, "of a downstream connection before it is told to go";
+    "timeouts.upstreamPing" upstream_ping_interval: Time, 1, YEAR_MS, "silence of an endpoint with streams before it is sent a PING";
+    "timeouts.pingAnswer" ping_timeout: Time, 1, YEAR_MS, "for the answer to a PING";
     "timeouts.goawayPause" goaway_pause: Time, 0, YEAR_MS, "between the first GOAWAY and the one with the last stream id";
     "timeouts.grpcMax" grpc_timeout_max: Time, 1, YEAR_MS, "longer grpc-timeouts are cut to this";
     "limits.bodyBytes" body_bytes_max: Bytes, 1, 1 << 50, "a request's body; of gRPC each message";
@@ -338,7 +352,12 @@ mod tests {
                 row.path
             );
             for raw in [least, most, default] {
-                let text = shown(&row.unit.show(raw));
+                let off = row.optional && raw == 0;
+                let text = if off {
+                    "off".to_owned()
+                } else {
+                    shown(&row.unit.show(raw))
+                };
                 row.assign(&mut limits, &text).expect("in range");
                 assert_eq!((row.get)(&limits), raw, "{}={text}", row.path);
             }

@@ -78,6 +78,11 @@ fn add_http(sum: &mut Metrics, one: &Metrics) {
     sum.mirrors_dropped_total += one.mirrors_dropped_total;
     sum.mirrors_failed_total += one.mirrors_failed_total;
     sum.grpc.add(&one.grpc);
+    sum.keepalive_timeouts_total += one.keepalive_timeouts_total;
+    sum.shed_total += one.shed_total;
+    sum.held_bytes += one.held_bytes;
+    sum.window_growth_bytes += one.window_growth_bytes;
+    sum.streams_waiting += one.streams_waiting;
     add_each(&mut sum.floods, &one.floods);
     sum.outcomes_dropped_total += one.outcomes_dropped_total;
     sum.bytes_received += one.bytes_received;
@@ -98,6 +103,9 @@ fn add_endpoint(sum: &mut EndpointMetrics, one: &EndpointMetrics) {
     sum.connections_total += one.connections_total;
     sum.connections_active += one.connections_active;
     sum.failures_total += one.failures_total;
+    sum.overflows_total += one.overflows_total;
+    sum.connections_idle += one.connections_idle;
+    sum.requests_pending += one.requests_pending;
     add_each(&mut sum.responses, &one.responses);
 }
 

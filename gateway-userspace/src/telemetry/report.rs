@@ -3,6 +3,7 @@
 use gateway_core::fault::Refusal;
 use gateway_core::ids::{EndpointId, ListenerId};
 use gateway_core::model::{ConnectionView, StreamView};
+use gateway_http::engine::Pressure;
 use gateway_http::metrics::Metrics;
 
 /// One worker's answer.
@@ -18,6 +19,11 @@ pub struct Report {
     pub connections_active: u64,
     pub streams_active: u64,
     pub draining: bool,
+    /// How short of memory the worker was told the process is.
+    pub pressure: Pressure,
+    /// Of the whole process: bytes used and allowed; zero when nothing limits them.
+    pub memory_used_bytes: u64,
+    pub memory_limit_bytes: u64,
     /// Only if asked for: HTTP connections of both sides, and relays.
     pub connections: Vec<ConnectionView>,
     /// Only if asked for.

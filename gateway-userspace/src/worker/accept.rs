@@ -17,7 +17,7 @@ use gateway_core::snapshot::Snapshot;
 use gateway_core::time::Moment;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -103,9 +103,19 @@ fn open(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(addr.port() != 0)?;
     socket.set_nonblocking(true)?;
+    // Accepted sockets inherit it: a client whose host is gone is found though nobody writes to it.
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A peer whose host does not answer is given up after about 30 seconds.
+pub fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3)
 }
 
 /// Why a bind is not served and what to do about it, in one line.

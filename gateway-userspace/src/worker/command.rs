@@ -37,6 +37,8 @@ pub enum Command {
     /// Close own listening sockets and finish what is open. What their queues hold, and what still comes through lookup
     /// sockets, is served and told to leave.
     Drain,
+    /// Memory is as short as this.
+    Pressure(gateway_http::engine::Pressure),
     /// Close the lookup sockets too.
     CloseLookup,
     /// End now.

@@ -174,7 +174,14 @@ impl HttpPlane {
                 None => Err(io::Error::from(ErrorKind::NotConnected)),
             });
         match sent {
-            Transmitted::Drained | Transmitted::Lost => {}
+            Transmitted::Drained => {}
+            Transmitted::Lost => {
+                // Read to the end first: what the peer said before it closed counts.
+                if let (Some(key), Some(socket)) = (key, socket) {
+                    socket.closing = true;
+                    self.again.push(key);
+                }
+            }
             Transmitted::Blocked => {
                 if let Some(socket) = socket {
                     socket.blocked = true;

@@ -309,6 +309,9 @@ impl Worker {
 
     /// Gives a connection to the plane of its listener. Dropped, it is closed.
     fn serve(&mut self, incoming: accept::Incoming) -> Result<(), Refusal> {
+        if self.http.engine.pressure() == gateway_http::engine::Pressure::Refuse {
+            return Err(Refusal::TooMany);
+        }
         let snapshot = Arc::clone(&self.context.snapshot);
         let plan = snapshot.listener(incoming.listener).ok_or(Refusal::NoListener)?;
         match &plan.serve {
@@ -389,6 +392,7 @@ impl Worker {
                     let _ = reply.send(self.report(views));
                 }
                 Command::Drain => self.drain(),
+                Command::Pressure(pressure) => self.http.engine.set_pressure(pressure, self.context.now),
                 Command::CloseLookup => {
                     for key in self.acceptors.keys(true) {
                         self.acceptors.close(&self.context.registry, key);
@@ -454,7 +458,7 @@ impl Worker {
         let (connections, streams) = self.http.engine.live();
         let mut report = Report {
             worker: self.number,
-            http: self.http.engine.metrics().clone(),
+            http: self.http.engine.measure(),
             relays: self.splice.metrics.clone(),
             tls: self.http.tls,
             turns: self.metrics,
@@ -462,6 +466,9 @@ impl Worker {
             connections_active: (connections + self.http.handshakes() + self.splice.len()) as u64,
             streams_active: streams as u64,
             draining: self.context.draining,
+            pressure: self.http.engine.pressure(),
+            memory_used_bytes: 0,
+            memory_limit_bytes: 0,
             connections: Vec::new(),
             streams: Vec::new(),
         };

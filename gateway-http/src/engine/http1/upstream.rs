@@ -8,7 +8,7 @@ use super::super::connection::{Closing, Codec, Connection};
 use super::super::http2::{ConnectionError, broken};
 use super::super::leg::Body;
 use super::super::stream::UP;
-use super::super::{ConnId, Engine, at};
+use super::super::{ConnId, Engine, Pressure, at};
 use super::Reading;
 use super::body::Input;
 use crate::h1::body::Reader;
@@ -20,8 +20,6 @@ use gateway_core::ids::EndpointId;
 use gateway_core::ir::UpstreamProtocol;
 use std::net::SocketAddr;
 
-/// HTTP/1.1 connections per worker and endpoint.
-const CONNECTIONS_MAX: u32 = 1024;
 /// Interim responses before the final one.
 const INTERIMS_MAX: u8 = 16;
 
@@ -150,7 +148,8 @@ impl Engine {
             candidate.leave();
             Self::close_after_flush(candidate, &mut self.turn);
         }
-        if self.pools[endpoint.index()].http1_open >= CONNECTIONS_MAX {
+        if self.pools[endpoint.index()].http1_open as usize >= self.limits.upstream_http1_max {
+            self.metrics.endpoint_overflowed(endpoint);
             return Err(Fault::Overloaded);
         }
         let id = self.connect(endpoint, addr, UpstreamProtocol::Http1)?;
@@ -176,7 +175,10 @@ impl Engine {
             return;
         };
         let idle = &mut self.pools[endpoint.index()].http1_idle;
-        let keeps = target.closing == Closing::No && !target.is_leaving() && idle.len() < self.limits.upstream_idle_max;
+        let keeps = target.closing == Closing::No
+            && !target.is_leaving()
+            && idle.len() < self.limits.upstream_idle_max
+            && self.admission.pressure == Pressure::None;
         if keeps {
             debug_assert!(!idle.contains(&id), "an idle connection is in its pool once");
             idle.push(id);

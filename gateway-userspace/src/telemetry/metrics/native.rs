@@ -37,6 +37,7 @@ pub fn write(
     relays(out, totals, snapshot);
     tls(out, totals);
     workers(out, reports);
+    memory(out, reports);
     packets(out, kernel, snapshot);
 }
 
@@ -103,6 +104,41 @@ fn http(out: &mut Exposition, totals: &Totals) {
         "Requests sent to another endpoint.",
     )
     .sample(&[], http.retries_total);
+    let counters = [
+        (
+            "sluice_http_shed_total",
+            "Requests turned away because too many were under way, or memory was short.",
+            http.shed_total,
+        ),
+        (
+            "sluice_http_keepalive_timeouts_total",
+            "Connections ended because a PING was not answered.",
+            http.keepalive_timeouts_total,
+        ),
+    ];
+    for (name, help, value) in counters {
+        out.family(name, Kind::Counter, help).sample(&[], value);
+    }
+    let gauges = [
+        (
+            "sluice_http_held_bytes",
+            "Uploads that wait for slow endpoints and hold up nobody else.",
+            http.held_bytes,
+        ),
+        (
+            "sluice_http_window_growth_bytes",
+            "By how much flow-control windows were grown for fast readers.",
+            http.window_growth_bytes,
+        ),
+        (
+            "sluice_http_streams_waiting",
+            "Streams that take turns on a full connection.",
+            http.streams_waiting,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        out.family(name, Kind::Gauge, help).sample(&[], value);
+    }
     out.family(
         "sluice_http_mirrors_total",
         Kind::Counter,
@@ -237,6 +273,24 @@ fn endpoints(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
         Kind::Counter,
         "Connects that failed, connections that broke.",
         |one| one.failures_total,
+    );
+    family(
+        "sluice_endpoint_connections_idle",
+        Kind::Gauge,
+        "HTTP connections to an endpoint without a request.",
+        |one| one.connections_idle,
+    );
+    family(
+        "sluice_endpoint_requests_pending",
+        Kind::Gauge,
+        "Requests that wait for a connection to an endpoint or a stream on one.",
+        |one| one.requests_pending,
+    );
+    family(
+        "sluice_endpoint_overflows_total",
+        Kind::Counter,
+        "Requests turned away because an endpoint's connections and queue were full.",
+        |one| one.overflows_total,
     );
     out.family(
         "sluice_endpoint_responses_total",
@@ -394,6 +448,12 @@ fn workers(out: &mut Exposition, reports: &[Report]) {
         |it| it.turns.accept_failures_total,
     );
     family(
+        "sluice_memory_pressure",
+        Kind::Gauge,
+        "How short of memory: 0 not, 1 shrinks, 2 lets clients go, 3 sheds requests, 4 refuses connections.",
+        |it| it.pressure as u64,
+    );
+    family(
         "sluice_access_log_dropped_total",
         Kind::Counter,
         "Access log lines that found no room.",
@@ -417,6 +477,22 @@ fn workers(out: &mut Exposition, reports: &[Report]) {
         "Spans that the collector took.",
         |it| it.turns.spans_exported_total,
     );
+}
+
+fn memory(out: &mut Exposition, reports: &[Report]) {
+    let Some(seen) = reports.first() else { return };
+    out.family(
+        "sluice_memory_used_bytes",
+        Kind::Gauge,
+        "Memory of the process as it is held against its limit.",
+    )
+    .sample(&[], seen.memory_used_bytes);
+    out.family(
+        "sluice_memory_limit_bytes",
+        Kind::Gauge,
+        "That limit; 0 when there is none.",
+    )
+    .sample(&[], seen.memory_limit_bytes);
 }
 
 fn packets(out: &mut Exposition, kernel: &[(u32, Reason, u64)], snapshot: &Snapshot) {

@@ -1,7 +1,7 @@
 //! Sockets come: accepted ones, with TLS or without, and the engine's upstream connects.
 
 use super::HttpPlane;
-use crate::worker::accept::Incoming;
+use crate::worker::accept::{Incoming, keepalive};
 use crate::worker::slab::Key;
 use crate::worker::socket::{Handshake, Socket, Stage, connect_done};
 use crate::worker::tls::{Session, Upstream, identity};
@@ -13,11 +13,15 @@ use gateway_core::ir::UpstreamProtocol;
 use gateway_http::engine::{Accepted, ConnId, DownstreamProtocol};
 use mio::Interest;
 use mio::net::TcpStream;
+use socket2::SockRef;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Between two lines of the log about handshakes with endpoints that failed.
-const FAILURE_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How long an endpoint's host may leave bytes unacknowledged.
+const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 /// Readable and writable, once and for all.
 pub const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
@@ -149,6 +153,11 @@ impl HttpPlane {
             Ok(stream) => {
                 // Frames are written whole: nothing is won by waiting for more.
                 let _ = stream.set_nodelay(true);
+                // An endpoint whose host is gone, or a path that swallows packets, is found in half a minute, whether
+                // or not something was on its way. Where the options are missing the timeouts of requests remain.
+                let options = SockRef::from(&stream);
+                let _ = options.set_tcp_keepalive(&keepalive());
+                let _ = options.set_tcp_user_timeout(Some(UNANSWERED_MAX));
                 let mut socket = Socket::new(stream, Stage::Connecting { conn });
                 socket.tls = session;
                 let key = self.sockets.insert(socket);
@@ -177,6 +186,9 @@ impl HttpPlane {
             Ok(true) => {
                 socket.stage = Stage::Open { conn, upstream: true };
                 self.engine.connected(conn, context.now);
+                if let Ok(local) = socket.stream.local_addr() {
+                    self.engine.name_local(conn, local);
+                }
                 // Its first bytes may have come with the event that said it is connected.
                 self.read(key, context);
             }
