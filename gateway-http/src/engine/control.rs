@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::connection::Connection;
-use super::guard::{PREMATURE, Reset};
+use super::guard::{OVERDUE, PREMATURE, Reset};
 use super::http2::broken;
 use super::read::Done;
 use super::stream::{DOWN, UP, Wait};
@@ -169,14 +169,22 @@ impl Engine {
         let index = http2.ids.get(header.stream);
         if me == DOWN {
             let reset = match index.map(|index| &self.streams[index]) {
-                Some(stream) => Reset {
-                    unanswered: !stream.legs[DOWN].sent_head,
-                    young: self.now.since(stream.started) < PREMATURE,
-                    ended: c.streams_total - u64::from(c.streams) + 1,
-                },
+                Some(stream) => {
+                    let age = self.now.since(stream.started);
+                    // The client's clock and ours end a call at the same time, within some milliseconds.
+                    let overdue =
+                        age >= OVERDUE && stream.deadline.is_some_and(|deadline| self.now + OVERDUE >= deadline);
+                    Reset {
+                        unanswered: !stream.legs[DOWN].sent_head && !overdue,
+                        young: age < PREMATURE && !overdue,
+                        late: false,
+                        ended: c.streams_total - u64::from(c.streams) + 1,
+                    }
+                }
                 None => Reset {
-                    unanswered: true,
+                    unanswered: false,
                     young: false,
+                    late: true,
                     ended: c.streams_total - u64::from(c.streams),
                 },
             };

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub const SMALL_DATA_BYTES: usize = 16;
 /// A stream that is reset younger than this was reset prematurely.
 pub const PREMATURE: Duration = Duration::from_secs(1);
+/// Resets around a call's own deadline are no flood when the call was older than this, and as early or late as this.
+pub const OVERDUE: Duration = Duration::from_millis(20);
 /// WINDOW_UPDATE that are free, and what the streams and the DATA to the peer are counted for, as in Envoy.
 const UPDATES_FREE: u64 = 5;
 const UPDATES_PER_UNIT: u64 = 2;
@@ -57,8 +59,10 @@ fn grown(seen: &mut u64, now: u64) -> u64 {
 /// A reset stream, and the streams of its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Reset {
-    /// Its request was not answered yet, or it was over already.
+    /// Its request was not answered yet, and its deadline was not near.
     pub unanswered: bool,
+    /// It was over already: the answer and the reset crossed.
+    pub late: bool,
     /// It lived for less than [`PREMATURE`].
     pub young: bool,
     /// Streams of the connection that ended, this one included.
@@ -75,6 +79,7 @@ pub struct Guard {
     settings: Bucket,
     small: Bucket,
     resets_total: u64,
+    late_total: u64,
     premature_total: u64,
     served_seen: u64,
     updates_total: u64,
@@ -104,6 +109,12 @@ impl Guard {
     /// RST_STREAM. Streams that were served give back what resets took: a proxy in front of us that cancels a
     /// hundredth of a great many requests is no attacker.
     pub fn reset(&mut self, reset: Reset, limits: &Limits, now: Moment) -> Verdict {
+        let (burst, rate) = (limits.resets_burst_max, limits.resets_per_second_max);
+        if reset.late {
+            // A stream can be over and be reset once.
+            self.late_total += 1;
+            return within(self.late_total <= reset.ended + u64::from(burst), Flood::Resets);
+        }
         self.resets_total += 1;
         self.premature_total += u64::from(reset.young);
         let served = reset.ended.saturating_sub(self.resets_total);
@@ -112,7 +123,6 @@ impl Guard {
         if reset.ended >= u64::from(limits.premature_streams_min) && self.premature_total * 2 > reset.ended {
             return Err(Flood::PrematureResets);
         }
-        let (burst, rate) = (limits.resets_burst_max, limits.resets_per_second_max);
         within(!reset.unanswered || self.resets.take(burst, rate, now), Flood::Resets)
     }
 
@@ -276,6 +286,7 @@ mod tests {
         let limits = Limits::default();
         let reset = |ended| Reset {
             unanswered: true,
+            late: false,
             young: false,
             ended,
         };
@@ -288,6 +299,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_and_a_reset_may_cross_once_for_each_stream() {
+        let (mut guard, limits) = (Guard::default(), Limits::default());
+        let late = |ended| Reset {
+            unanswered: false,
+            late: true,
+            young: false,
+            ended,
+        };
+        for ended in 1..=10_000 {
+            assert_eq!(guard.reset(late(ended), &limits, Moment::ZERO), Ok(()));
+        }
+        for _ in 0..limits.resets_burst_max {
+            assert_eq!(guard.reset(late(10_000), &limits, Moment::ZERO), Ok(()));
+        }
+        assert_eq!(guard.reset(late(10_000), &limits, Moment::ZERO), Err(Flood::Resets));
+    }
+
+    #[test]
     fn resetting_most_streams_young_is_cut_after_enough_of_them() {
         let limits = Limits {
             resets_burst_max: 1_000_000,
@@ -295,6 +324,7 @@ mod tests {
         };
         let reset = |ended| Reset {
             unanswered: false,
+            late: false,
             young: true,
             ended,
         };

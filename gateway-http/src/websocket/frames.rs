@@ -26,7 +26,7 @@ impl Frames {
     }
 
     /// Follows `bytes` to the end of the frame they are in, or to their own; returns how many that were.
-    pub fn to_boundary(&mut self, bytes: &[u8]) -> usize {
+    pub fn next_boundary(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while self.left == 0 && at < bytes.len() {
             self.head[usize::from(self.head_len)] = bytes[at];
@@ -50,7 +50,7 @@ impl Frames {
     /// Follows all of `bytes`.
     pub fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let used = self.to_boundary(bytes);
+            let used = self.next_boundary(bytes);
             bytes = &bytes[used..];
         }
     }
@@ -104,7 +104,7 @@ mod tests {
             let mut ends = 0;
             for mut piece in stream.chunks(step) {
                 while !piece.is_empty() {
-                    let used = frames.to_boundary(piece);
+                    let used = frames.next_boundary(piece);
                     ends += usize::from(frames.at_boundary());
                     piece = &piece[used..];
                 }

@@ -41,7 +41,7 @@ impl Words {
                 false
             }
             Stage::Soon => {
-                let used = self.frames.to_boundary(bytes);
+                let used = self.frames.next_boundary(bytes);
                 if self.leave() {
                     return Passed {
                         bytes: used,
