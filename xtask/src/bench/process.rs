@@ -22,19 +22,23 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `words` on CPU `cpu`; what it prints goes to `log`.
-    pub fn start(name: &str, words: &[String], cpu: u32, log: &Path) -> Result<Self, Failure> {
+    /// Starts `words` on `cpus` (a list as taskset takes it); what it prints goes to `log`.
+    pub fn start(name: &str, words: &[String], cpus: &str, log: &Path) -> Result<Self, Failure> {
         let io = |error: std::io::Error| Failure::new(format!("{}: {error}", log.display()));
         let out = File::create(log).map_err(io)?;
         let err = out.try_clone().map_err(io)?;
-        // The kernel ends it when we are gone, however that came. All three replace themselves: the id stays.
+        // The kernel ends it when we are gone, however that came. All of them replace themselves: the id stays.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]);
         if shell::is_root() {
             // Compilers of a neighbour are preempted.
             command.args(["nice", "-n", "-10"]);
         }
-        command.args(["taskset", "-c", &cpu.to_string()]).args(words);
+        // Thousands of connections do not fit in the usual 1,024 descriptors.
+        if let Some(most) = descriptors_max() {
+            command.args(["prlimit".to_owned(), format!("--nofile={most}:{most}")]);
+        }
+        command.args(["taskset", "-c", cpus]).args(words);
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         let child = command.spawn();
         let child = child.map_err(|error| Failure::new(format!("setpriv (util-linux) did not start: {error}")))?;
@@ -82,8 +86,14 @@ impl Process {
         }
     }
 
+    /// Memory of the process and its descendants, bytes; what they share counts once in the sum (proc(5), `Pss`).
+    pub fn memory_bytes(&self) -> u64 {
+        let of = |id: u32| pss_bytes(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?);
+        self.family().into_iter().filter_map(of).sum()
+    }
+
     /// Its id and those of all its descendants.
-    fn family(&self) -> Vec<u32> {
+    pub fn family(&self) -> Vec<u32> {
         let mut all = Vec::new();
         let mut due = vec![self.child.id()];
         while let Some(id) = due.pop() {
@@ -128,6 +138,24 @@ impl Drop for Process {
         // Collects the child; its end was seen or forced above.
         let _ = self.child.wait();
     }
+}
+
+/// A soft limit that we may set: the hard one, within what a program that closes all of them can bear.
+fn descriptors_max() -> Option<u64> {
+    const DESCRIPTORS_MAX: u64 = 20_000;
+    let text = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    Some(
+        line.split_whitespace()
+            .nth(1)?
+            .parse()
+            .map_or(DESCRIPTORS_MAX, |hard: u64| hard.min(DESCRIPTORS_MAX)),
+    )
+}
+
+fn pss_bytes(smaps_rollup: &str) -> Option<u64> {
+    let line = smaps_rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// By the shell's own `kill`: the program of that name may be missing.
@@ -187,10 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_the_proportional_share() {
+        let text = "55d0-7ffe ---p 00000000 00:00 0 [rollup]\nRss:    2048 kB\nPss:    1536 kB\nPss_Dirty:  12 kB\n";
+        assert_eq!(pss_bytes(text), Some(1_572_864));
+        assert_eq!(pss_bytes(""), None);
+    }
+
+    #[test]
     fn dropping_a_process_ends_what_it_forked() {
         let log = std::env::temp_dir().join(format!("xtask-process-{}", std::process::id()));
         let line = ["sh", "-c", "sleep 60 & echo $!; wait"].map(str::to_owned);
-        let process = Process::start("sh", &line, 0, &log).expect("util-linux is essential");
+        let process = Process::start("sh", &line, "0", &log).expect("util-linux is essential");
         let began = Instant::now();
         while fs::read_to_string(&log).unwrap_or_default().is_empty() && began.elapsed() < END_MAX {
             sleep(POLL);

@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::generator::{GRPC_HEAD_BYTES, Message};
 use super::process::Process;
 use crate::run;
 use crate::shell::{self, Failure, words};
 
 /// The load generator and the endpoints run here.
-pub const LOAD_CPU: u32 = 0;
+pub const LOAD_CPU: &str = "0";
 /// The proxies run here, one at a time under load.
-pub const PROXY_CPU: u32 = 1;
+pub const PROXY_CPU: &str = "1";
+/// Proxies with two workers, and the load generator with them.
+pub const BOTH_CPUS: &str = "0,1";
 pub const ENDPOINTS: [&str; 4] = ["127.0.0.11", "127.0.0.12", "127.0.0.13", "127.0.0.14"];
-const START_MAX: Duration = Duration::from_secs(10);
-/// A gRPC message: no compression, a length of 64, and 64 bytes.
-const MESSAGE_BYTES: usize = 69;
+/// Thousands of routes are read before anything listens.
+const START_MAX: Duration = Duration::from_secs(30);
 
 pub struct Rig {
     /// Configurations, keys and logs of the last run; below the target folder.
@@ -37,9 +39,11 @@ impl Rig {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&served).map_err(io)?;
         let dir = fs::canonicalize(&dir).map_err(io)?;
-        let message: Vec<u8> = [0, 0, 0, 0, 64].into_iter().chain([b'p'; MESSAGE_BYTES - 5]).collect();
-        fs::write(served.join("Unary"), &message).map_err(io)?;
-        fs::write(dir.join("message"), &message).map_err(io)?;
+        for message in [Message::Small, Message::Large] {
+            if let Some(file) = message.file() {
+                fs::write(served.join(file), grpc_message(message)).map_err(io)?;
+            }
+        }
         certificate(&dir)?;
         let mut rig = Self {
             dir,
@@ -53,27 +57,35 @@ impl Rig {
     }
 
     /// A configuration with its places filled in, written where the proxy reads it.
-    pub fn configure(&self, name: &str, template: &str, ports: &[u16; 3]) -> Result<PathBuf, Failure> {
-        let places = [
+    pub fn configure(&self, name: &str, template: &str, places: &[(&str, String)]) -> Result<PathBuf, Failure> {
+        let common = [
             ("@DIR@", self.dir.display().to_string()),
             ("@GRPC@", self.grpc_port.to_string()),
             ("@WEB@", self.web_port.to_string()),
-            ("@H2C@", ports[0].to_string()),
-            ("@TLS@", ports[1].to_string()),
-            ("@H1@", ports[2].to_string()),
         ];
-        let text = places
+        let text = common
             .iter()
+            .chain(places)
             .fold(template.to_owned(), |text, (place, value)| text.replace(place, value));
         let file = self.dir.join(name);
         fs::write(&file, text).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
         Ok(file)
     }
 
+    /// A message: what the client sends and the endpoints answer.
+    pub fn served(&self, file: &str) -> PathBuf {
+        self.dir.join("served/echo.Echo").join(file)
+    }
+
+    /// One of the endpoints, to be asked with nothing between.
+    pub fn endpoint(&self) -> String {
+        format!("{}:{}", ENDPOINTS[0], self.grpc_port)
+    }
+
     /// Starts a program and waits until it serves.
-    pub fn serve(&self, name: &str, words: &[String], cpu: u32, addresses: &[String]) -> Result<Process, Failure> {
+    pub fn serve(&self, name: &str, words: &[String], cpus: &str, addresses: &[String]) -> Result<Process, Failure> {
         let log = self.dir.join(format!("{name}.log"));
-        let mut process = Process::start(name, words, cpu, &log)?;
+        let mut process = Process::start(name, words, cpus, &log)?;
         process.wait_listening(addresses, START_MAX, &log)?;
         Ok(process)
     }
@@ -81,7 +93,7 @@ impl Rig {
     fn endpoints(&self) -> Result<Vec<Process>, Failure> {
         let mut all = Vec::new();
         for address in ENDPOINTS {
-            let mut line: Vec<String> = words("nghttpd --no-tls --workers=1 --max-concurrent-streams=1000")
+            let mut line: Vec<String> = words("nghttpd --no-tls --workers=1 --max-concurrent-streams=1000 -w 24 -W 28")
                 .map(str::to_owned)
                 .collect();
             line.extend(["--trailer=grpc-status: 0".to_owned(), format!("--address={address}")]);
@@ -92,8 +104,8 @@ impl Rig {
             let listens = [format!("{address}:{}", self.grpc_port)];
             all.push(self.serve(&format!("nghttpd-{address}"), &line, LOAD_CPU, &listens)?);
         }
-        let file = self.configure("endpoints.conf", include_str!("conf/endpoints.conf"), &[0; 3])?;
-        let line = super::proxy::nginx_line(&self.dir, &file);
+        let file = self.configure("endpoints.conf", include_str!("conf/endpoints.conf"), &[])?;
+        let line = [vec!["nginx".to_owned()], super::proxy::nginx_line(&self.dir, &file)].concat();
         let listens = ENDPOINTS.map(|address| format!("{address}:{}", self.web_port));
         all.push(self.serve("endpoints", &line, LOAD_CPU, &listens)?);
         Ok(all)
@@ -118,8 +130,20 @@ pub fn free_port(addresses: &[&str]) -> Result<u16, Failure> {
     Err(Failure::new(format!("no port is free on {}", addresses.join(" "))))
 }
 
+/// No compression, the length, and that many bytes.
+fn grpc_message(message: Message) -> Vec<u8> {
+    let bytes = (message.answer_bytes() - GRPC_HEAD_BYTES) as u32;
+    let head = [0].into_iter().chain(bytes.to_be_bytes());
+    head.chain(std::iter::repeat_n(b'p', bytes as usize)).collect()
+}
+
 fn require_programs() -> Result<(), Failure> {
-    let needed = [("nginx", "nginx"), ("setpriv", "util-linux"), ("taskset", "util-linux")];
+    let needed = [
+        ("nginx", "nginx"),
+        ("setpriv", "util-linux"),
+        ("taskset", "util-linux"),
+        ("prlimit", "util-linux"),
+    ];
     let missing = needed
         .iter()
         .filter(|(program, _)| shell::find_program(program).is_none());

@@ -148,6 +148,26 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
     },
     Package {
+        name: "haproxy",
+        proof: "haproxy",
+        need: Need::Bench,
+    },
+    Package {
+        name: "nghttp2-proxy",
+        proof: "nghttpx",
+        need: Need::Bench,
+    },
+    Package {
+        name: "libnginx-mod-stream",
+        proof: "/usr/lib/nginx/modules/ngx_stream_module.so",
+        need: Need::Bench,
+    },
+    Package {
+        name: "linux-perf",
+        proof: "perf",
+        need: Need::Bench,
+    },
+    Package {
         name: "qemu-system-x86",
         proof: "qemu-system-x86_64",
         need: Need::Vm,
