@@ -109,6 +109,7 @@ fn l7(options: &Options) -> Result<(), Failure> {
         say(&format!("round {round} of {}", options.rounds));
         field.round(round, options.secs)?;
     }
+    latency::subtract_direct(&mut field.samples);
     let text = page::text(&page::Findings {
         options,
         cells: &cells,

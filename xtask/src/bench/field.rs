@@ -138,10 +138,9 @@ impl<'a> Field<'a> {
             return Ok(());
         }
         say("open loop");
-        let direct = latency::direct(self.rig, secs)?;
-        let mut samples = Vec::from(direct.samples());
+        let mut samples = Vec::from(latency::direct(self.rig, secs)?);
         for proxy in &self.single {
-            samples.extend(latency::through(proxy, &direct, self.rig, secs)?);
+            samples.extend(latency::through(proxy, self.rig, secs)?);
         }
         samples.retain(|sample| self.cells.contains(&sample.cell));
         self.samples.extend(samples);

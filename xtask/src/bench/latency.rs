@@ -9,6 +9,7 @@ use super::generator::{Aim, Front, Message, drive, tally};
 use super::load::Sample;
 use super::proxy::Proxy;
 use super::rig::{LOAD_CPU, Rig};
+use super::row::Row;
 use crate::shell::Failure;
 
 pub const P50: &str = "added p50, open loop of 4,000 requests a second, gRPC 64 B, h2c";
@@ -21,50 +22,30 @@ const RATE_OF_ONE: u32 = 100;
 /// Shortest run, seconds: its slowest hundredth is 80 requests.
 const SECS_MIN: u32 = 2;
 
-/// One open loop: what was answered, and the times of which half and 99 of 100 were within, microseconds.
-pub struct Run {
-    ok: u64,
-    failed: u64,
-    p50_us: f64,
-    p99_us: f64,
-}
-
 /// Asks an endpoint with nothing between.
-pub fn direct(rig: &Rig, secs: u32) -> Result<Run, Failure> {
+pub fn direct(rig: &Rig, secs: u32) -> Result<[Sample; 2], Failure> {
     run(DIRECT, &rig.endpoint(), rig, secs)
 }
 
-/// Asks through `proxy`, and subtracts the direct run of the same round.
-pub fn through(proxy: &Proxy, direct: &Run, rig: &Rig, secs: u32) -> Result<[Sample; 2], Failure> {
-    let run = run(proxy.name(), &proxy.address(Front::H2c), rig, secs)?;
-    Ok([
-        run.sample(proxy.name(), P50, run.p50_us - direct.p50_us),
-        run.sample(proxy.name(), P99, run.p99_us - direct.p99_us),
-    ])
+/// Asks through `proxy`. The figures are whole times until [`subtract_direct`].
+pub fn through(proxy: &Proxy, rig: &Rig, secs: u32) -> Result<[Sample; 2], Failure> {
+    run(proxy.name(), &proxy.address(Front::H2c), rig, secs)
 }
 
-impl Run {
-    /// The times themselves, for the direct run.
-    pub fn samples(&self) -> [Sample; 2] {
-        [
-            self.sample(DIRECT, P50, self.p50_us),
-            self.sample(DIRECT, P99, self.p99_us),
-        ]
-    }
-
-    fn sample(&self, proxy: &'static str, cell: &'static str, figure: f64) -> Sample {
-        Sample {
-            proxy,
-            cell,
-            ok: self.ok,
-            failed: self.failed,
-            figure,
-            rate: None,
+/// Takes the direct runs' median from every proxy's times: one disturbed direct run does not spoil a whole round.
+pub fn subtract_direct(samples: &mut [Sample]) {
+    for cell in [P50, P99] {
+        let of_direct = samples.iter().filter(|s| s.cell == cell && s.proxy == DIRECT);
+        let Some(direct) = Row::of(of_direct).map(|row| row.median()) else {
+            continue;
+        };
+        for sample in samples.iter_mut().filter(|s| s.cell == cell && s.proxy != DIRECT) {
+            sample.figure -= direct;
         }
     }
 }
 
-fn run(name: &str, address: &str, rig: &Rig, secs: u32) -> Result<Run, Failure> {
+fn run(name: &'static str, address: &str, rig: &Rig, secs: u32) -> Result<[Sample; 2], Failure> {
     let secs = secs.max(SECS_MIN);
     let times = rig.dir.join("times.tsv");
     // h2load appends.
@@ -87,12 +68,14 @@ fn run(name: &str, address: &str, rig: &Rig, secs: u32) -> Result<Run, Failure> 
     )?;
     let (ok, failed) = tally(&report, Message::Small);
     let sorted = times_us(&fs::read_to_string(&times).unwrap_or_default());
-    Ok(Run {
+    Ok([(P50, 0.50), (P99, 0.99)].map(|(cell, part)| Sample {
+        proxy: name,
+        cell,
         ok,
         failed,
-        p50_us: within(&sorted, 0.50),
-        p99_us: within(&sorted, 0.99),
-    })
+        figure: within(&sorted, part),
+        rate: None,
+    }))
 }
 
 /// Sorted times of the answered requests in h2load's log: start, status and microseconds a line, with tabs between.
@@ -121,6 +104,27 @@ mod tests {
     fn only_answered_requests_have_a_time() {
         let log = "1795271302332064\t200\t70\n1795271302333476\t-1\t3\n1795271302334898\t503\t9\n1795271302334886\t200\t29\n17952";
         assert_eq!(times_us(log), [29, 70]);
+    }
+
+    #[test]
+    fn the_median_of_direct_runs_is_subtracted_once_from_each_proxy() {
+        let sample = |proxy, cell, figure| Sample {
+            proxy,
+            cell,
+            ok: 1,
+            failed: 0,
+            figure,
+            rate: None,
+        };
+        let mut samples = [
+            sample(DIRECT, P50, 10.0),
+            sample(DIRECT, P50, 900.0),
+            sample(DIRECT, P50, 12.0),
+            sample("a", P50, 40.0),
+            sample("a", P99, 7.0),
+        ];
+        subtract_direct(&mut samples);
+        assert_eq!(samples.map(|sample| sample.figure), [10.0, 900.0, 12.0, 28.0, 7.0]);
     }
 
     #[test]
