@@ -251,7 +251,11 @@ mod tests {
     #[test]
     fn the_whole_run_stays_within_its_bound() {
         assert_eq!(share(0, 14), 60);
-        assert_eq!(share(240, 14), 60, "a build of four minutes takes nothing from the targets");
+        assert_eq!(
+            share(240, 14),
+            60,
+            "a build of four minutes takes nothing from the targets"
+        );
         assert_eq!(share(440, 14), 40);
         assert_eq!(share(9999, 14), SECS_MIN);
         assert_eq!(share(0, 1), 60);

@@ -103,6 +103,8 @@ pub struct Connection {
     pub blocked: bool,
     pub stalled_since: Option<Moment>,
     pub farewell: Farewell,
+    /// When the farewell began.
+    pub told: Moment,
     /// Live streams, waiting ones included, and streams ever opened.
     pub streams: u32,
     pub streams_total: u64,
@@ -181,6 +183,7 @@ impl Connection {
             blocked: false,
             stalled_since: None,
             farewell: Farewell::None,
+            told: now,
             streams: 0,
             streams_total: 0,
             bytes_in: 0,

@@ -28,6 +28,7 @@ impl Engine {
             return;
         }
         self.leave_tunnels(c);
+        c.told = self.now;
         match &mut c.codec {
             Codec::Http2(http2) => {
                 http2.put_farewell(Farewell::Announced, Side::Downstream, c.out.tail(&mut self.pool));
@@ -70,8 +71,8 @@ impl Engine {
 
     /// When the first step of a farewell is followed by the second.
     pub(super) fn farewell_due(&self, c: &Connection) -> Option<Moment> {
-        let since = self.draining_since?;
-        (c.farewell == Farewell::Announced).then(|| since.max(c.opened) + self.limits.goaway_pause)
+        let since = self.draining_since.map_or(c.told, |since| since.max(c.opened));
+        (c.farewell == Farewell::Announced).then(|| since + self.limits.goaway_pause)
     }
 
     /// The pause is over: later streams are not served, the client may try them elsewhere.
