@@ -13,6 +13,7 @@
 //! while let Some(action) = engine.next_action():      Connect and Close
 //! while let Some(c) = engine.next_dirty():            one write per connection per turn
 //!     engine.transmit(c, &[], |slices| writev)
+//! again from next_resumed until engine.is_settled()    a connection that closes here frees what others waited for
 //! engine.take_outcomes(|outcome| ...)                 finished requests: access log
 //! engine.poll_timeout() -> when to call engine.handle_timeout(now)
 //! ```
@@ -494,6 +495,13 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// Whether the turn is over: nothing is left to be resumed, done or written. What `next_dirty` closed leaves actions
+    /// behind though it named no connection.
+    pub fn is_settled(&self) -> bool {
+        let turn = &self.turn;
+        turn.actions.is_empty() && turn.resumed.is_empty() && turn.stalled.is_empty() && turn.dirty.is_empty()
     }
 
     /// Hands the connection's output to `write`, in as few calls as it takes. `chunk` is what the last `received` got

@@ -152,7 +152,7 @@ impl HttpPlane {
                 busy = true;
                 self.transmit(conn, 0, context.now);
             }
-            if !busy {
+            if !busy && self.engine.is_settled() {
                 return false;
             }
         }
