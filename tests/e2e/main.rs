@@ -13,6 +13,7 @@ mod planes;
 mod refuse;
 mod succeed;
 mod tls;
+mod tunnels;
 
 use gateway_tests::rows::{ALL, ANY, Lacks, PACKETS, Row, run};
 use std::process::ExitCode;
@@ -177,6 +178,11 @@ const ROWS: &[Row] = &[
         name: "a ClientHello of any shape is routed by its name or closed",
         datapaths: ANY,
         run: tls::hello,
+    },
+    Row {
+        name: "WebSocket and other tunnels carry every byte both ways and end half by half",
+        datapaths: &["off"],
+        run: tunnels::websocket,
     },
     Row {
         name: "without privilege the datapath is off and says why",

@@ -20,6 +20,8 @@ pub const PYTHON_PACKAGES: &[&str] = &[
     "grpcio-tools==1.85.1",
     "scapy==2.8.0",
     "h2==4.4.1",
+    "websockets==17.4",
+    "wsproto==1.3.2",
     "opentelemetry-proto==1.45.2",
 ];
 
