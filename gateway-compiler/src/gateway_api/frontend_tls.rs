@@ -157,7 +157,7 @@ pub(super) fn options(
             CLIENT => match (value.as_str(), clients.as_mut()) {
                 ("required", Some(_)) => {}
                 ("optional", Some(clients)) if clients.mode == ClientMode::Required => {
-                    clients.mode = ClientMode::Optional
+                    clients.mode = ClientMode::Optional;
                 }
                 ("optional", Some(_)) => {}
                 ("required" | "optional", None) => wrong(
