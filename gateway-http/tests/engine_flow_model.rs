@@ -389,7 +389,7 @@ impl World {
             15 => peer.set_window(&mut out, [0, 10, 5000, 65_535, 200_000][random.below(5)]),
             16 if id != 0 && random.below(3) == 0 => {
                 let stream = peer.streams.get_mut(&id).expect("one of these");
-                if !stream.reset && !(stream.over && stream.ended) {
+                if !(stream.reset || stream.over && stream.ended) {
                     stream.reset = true;
                     frame::put_rst_stream(&mut out, id, ErrorCode::Cancel);
                 }
@@ -439,7 +439,7 @@ impl World {
                     }
                     peer.data(&mut out, id, 0, true);
                     let stream = &peer.streams[&id];
-                    open += usize::from(!stream.reset && !(stream.over && stream.ended));
+                    open += usize::from(!(stream.reset || stream.over && stream.ended));
                 }
                 let conn = peer.conn;
                 self.turns.make_room(conn, usize::MAX);
@@ -468,7 +468,7 @@ impl World {
 
     fn stuck(&self) -> String {
         let of = |peer: &Peer| -> Vec<String> {
-            let open = peer.streams.iter().filter(|(_, s)| !s.reset && !(s.over && s.ended));
+            let open = peer.streams.iter().filter(|(_, s)| !(s.reset || s.over && s.ended));
             open.map(|(id, s)| {
                 format!(
                     "{id}: call {} sent {} got {} over {} ended {}",

@@ -1,5 +1,7 @@
 //! gRPC beyond forwarding: gRPC-Web, sizes of messages and bodies, CORS, mirrors.
 
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 #[allow(dead_code, reason = "shared by several tests")]
 #[path = "support/config.rs"]
 mod config;

@@ -1,6 +1,8 @@
 //! Slow peers and large heads: who stands still is ended in time, who has a reason is not, and a limit is the same in
 //! every version of HTTP.
 
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 #[allow(dead_code, reason = "shared by several tests")]
 #[path = "support/config.rs"]
 mod config;

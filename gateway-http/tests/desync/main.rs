@@ -4,6 +4,8 @@
 //! the `h2` crate) and counted by a judge that knows nothing of the engine. The bytes are in `fixtures/`, each row named
 //! after what is wrong with it; how a row is written is said in `table.rs`.
 
+#![allow(clippy::disallowed_types, reason = "the endpoint and the test look at one record")]
+
 #[allow(dead_code, reason = "shared by several tests")]
 #[path = "../support/config.rs"]
 mod config;

@@ -68,7 +68,7 @@ impl Config {
         };
         let host = VirtualHost {
             hostname: self.hostname.clone(),
-            rules: [&[self.rule.clone()], &self.more[..]].concat(),
+            rules: [std::slice::from_ref(&self.rule), &self.more[..]].concat(),
         };
         let name = ListenerName::from("default/gw/http");
         let scope = HttpScope {
