@@ -8,9 +8,11 @@ mod clients;
 mod desync;
 mod grpc;
 mod life;
+mod mirror;
 mod observe;
 mod planes;
 mod refuse;
+mod streams;
 mod succeed;
 mod tls;
 mod tunnels;
@@ -53,6 +55,21 @@ const ROWS: &[Row] = &[
         name: "grpc-web and Connect call through the gateway",
         datapaths: &["lookup"],
         run: grpc::browsers,
+    },
+    Row {
+        name: "calls of one connection spread evenly, at once also after a change",
+        datapaths: ANY,
+        run: streams::spread,
+    },
+    Row {
+        name: "a silent stream lives as long as its client; a body's limit is each message's",
+        datapaths: ANY,
+        run: streams::silent,
+    },
+    Row {
+        name: "copies of requests arrive whole and their originals do not notice",
+        datapaths: ANY,
+        run: mirror::mirrors,
     },
     Row {
         name: "one connection is one endpoint on L4 and every endpoint on L7",
