@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             );
         } else {
             let colon = 1 + line[1..].find(": ").ok_or("a field has a colon")?;
-            list.push(line[..colon].as_bytes(), line[colon + 2..].as_bytes());
+            list.push(&line.as_bytes()[..colon], &line.as_bytes()[colon + 2..]);
         }
     }
     Ok(())
