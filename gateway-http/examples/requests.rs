@@ -63,7 +63,12 @@ const CELLS: &[Cell] = &[
 const ENDPOINTS: u8 = 4;
 /// Downstream and upstream connections of a cell at most.
 const CONNECTIONS_MAX: usize = 256;
-const MESSAGE: [u8; 69] = [0; 69];
+/// A gRPC message of 64 bytes behind its prefix.
+const MESSAGE: [u8; 69] = {
+    let mut message = [0; 69];
+    message[4] = 64;
+    message
+};
 const HTTP1_REQUEST: &[u8] =
     b"GET /echo.Echo/x HTTP/1.1\r\nHost: localhost\r\nx-route: a\r\nUser-Agent: load/1\r\n\r\n";
 const HTTP1_RESPONSE: &[u8] =
