@@ -40,7 +40,8 @@ struct Exchange {
     response: Message,
 }
 
-/// What a peer says in its SETTINGS.
+/// What a peer says in its SETTINGS. The crate follows the table sizes that a block announces and does not insist on its
+/// own; `hpack.rs` has decoders that do.
 #[derive(Clone, Copy, Debug)]
 struct Says {
     table: u32,
