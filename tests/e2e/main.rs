@@ -67,6 +67,11 @@ const ROWS: &[Row] = &[
         run: streams::silent,
     },
     Row {
+        name: "a slow reader fills no memory and slows down no neighbour",
+        datapaths: ANY,
+        run: streams::slow,
+    },
+    Row {
         name: "copies of requests arrive whole and their originals do not notice",
         datapaths: ANY,
         run: mirror::mirrors,
