@@ -574,3 +574,42 @@ async fn fill(peer: &mut Raw, ids: &[u32], bytes: usize) -> (i64, BTreeMap<u32, 
     }
     (most, most_streams)
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_requests_than_may_be_under_way_are_answered_at_once_and_served_when_there_is_room() {
+    let limits = Limits {
+        requests_max: 1,
+        ..Limits::default()
+    };
+    let rig = Rig::start(Config::new(1).snapshot(), limits);
+    let (mut client, mut endpoint, _sockets) = pair(&rig, true).await;
+    let mut other = raw_client(&rig).await;
+    other.request(1, "POST", false).await;
+    let head = other.wait_for(Kind::Headers).await.unwrap();
+    let fields = other.fields(&head);
+    assert_eq!(fields[0].1, "503");
+    assert!(
+        fields.contains(&("retry-after".to_owned(), "1".to_owned())),
+        "{fields:?}"
+    );
+    let grpc = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/a.B/C"),
+        (":authority", "example.com"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    other.headers(3, &grpc, false).await;
+    let head = other.wait_for(Kind::Headers).await.unwrap();
+    let fields = other.fields(&head);
+    assert!(
+        fields.contains(&("grpc-status".to_owned(), "8".to_owned())),
+        "{fields:?}"
+    );
+    assert_eq!(rig.with(|driver| driver.engine.metrics().shed_total).await, 2);
+    endpoint.headers(1, &[(":status", "200")], true).await;
+    client.wait_for(Kind::Headers).await.unwrap();
+    other.request(5, "GET", true).await;
+    assert!(endpoint.wait_for(Kind::Headers).await.is_some());
+}

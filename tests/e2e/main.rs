@@ -10,6 +10,7 @@ mod grpc;
 mod life;
 mod mirror;
 mod observe;
+mod overload;
 mod planes;
 mod refuse;
 mod streams;
@@ -160,6 +161,16 @@ const ROWS: &[Row] = &[
         name: "a hundred changes a second cut no stream",
         datapaths: ANY,
         run: change::flap,
+    },
+    Row {
+        name: "too many requests are turned away at once and served again later",
+        datapaths: &["off"],
+        run: overload::requests,
+    },
+    Row {
+        name: "without memory the gateway takes nothing and says why",
+        datapaths: &["off"],
+        run: overload::memory,
     },
     Row {
         name: "a clean exit leaves nothing behind",
