@@ -1,5 +1,5 @@
-//! Random histories: clients and endpoints that say anything, sockets that break and block, changing configurations,
-//! time that jumps. Nothing may panic, and when everybody is gone nothing may be left.
+//! Random histories: clients and endpoints that say anything and open tunnels, sockets that break and block, changing
+//! configurations, time that jumps. Nothing may panic, and when everybody is gone nothing may be left.
 
 #[allow(dead_code, reason = "shared by several tests")]
 #[path = "support/config.rs"]
@@ -13,8 +13,10 @@ use gateway_core::time::Moment;
 use gateway_http::engine::{Accepted, Action, ConnId, DownstreamProtocol, Engine, EngineConfig, RESTORE_MAX};
 use gateway_http::h2::frame::{self, HEADER_LEN, Header, Kind, flags};
 use gateway_http::h2::hpack::Encoder;
+use gateway_http::h2::settings::Setting;
 use gateway_http::head::FieldList;
 use gateway_http::limits::Limits;
+use gateway_http::websocket;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +39,24 @@ impl Random {
     }
 }
 
+/// What is said in a tunnel: frames of WebSocket whole and cut, and what is none.
+const TUNNEL: [&[u8]; 5] = [
+    &[0x81, 2, b'h', b'i'],
+    &[0x82, 0x7e, 1],
+    &[0; 3000],
+    &websocket::GOING_AWAY,
+    b"\r\n\r\n",
+];
+
+/// A configuration whose rule takes CONNECT, too.
+fn takes_connect(mut config: Config) -> Config {
+    let mut rule = config.rule.clone();
+    rule.name = gateway_core::ir::RuleName::from("HTTPRoute/default/connect/0");
+    rule.matches[0].method = Some("CONNECT".into());
+    config.more.push(rule);
+    config
+}
+
 /// The far end of a socket.
 struct Peer {
     client: bool,
@@ -50,6 +70,10 @@ struct Peer {
     /// Bytes the engine may write before the socket is full.
     room: usize,
     preface_read: bool,
+    /// What an endpoint of HTTP/1.1 would agree to the last tunnel with.
+    agreement: Option<String>,
+    /// It did.
+    tunnel: bool,
 }
 
 impl Peer {
@@ -63,6 +87,8 @@ impl Peer {
             got: Vec::new(),
             room: usize::MAX,
             preface_read: client,
+            agreement: None,
+            tunnel: false,
         }
     }
 
@@ -71,6 +97,7 @@ impl Peer {
         if self.http1 {
             let requests = self.got.windows(4).filter(|end| end == b"\r\n\r\n").count();
             self.streams.extend((0..requests).map(|_| 1));
+            self.look_for_tunnel();
             self.got.clear();
             return;
         }
@@ -86,6 +113,21 @@ impl Peer {
                 self.streams.push(header.stream);
             }
             self.got.drain(..HEADER_LEN + header.len);
+        }
+    }
+
+    fn look_for_tunnel(&mut self) {
+        let text = String::from_utf8_lossy(&self.got);
+        let after = |name: &str| text.rsplit_once(name).and_then(|(_, rest)| rest.split("\r\n").next());
+        if text.contains("CONNECT ") {
+            self.agreement = Some("HTTP/1.1 200 OK\r\n\r\n".to_owned());
+        } else if let Some(protocol) = after("upgrade: ") {
+            let accept = after("sec-websocket-key: ").and_then(|key| websocket::accept(key.as_bytes()));
+            let accept = accept.map(|accept| format!("sec-websocket-accept: {}\r\n", String::from_utf8_lossy(&accept)));
+            let accept = accept.unwrap_or_default();
+            self.agreement = Some(format!(
+                "HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n{accept}\r\n"
+            ));
         }
     }
 
@@ -111,7 +153,14 @@ impl Peer {
     }
 
     fn say_http1_request(&mut self, out: &mut Vec<u8>, random: &mut Random) {
-        let text = match random.below(12) {
+        let ask = "Connection: upgrade\r\nUpgrade: ";
+        let text = match random.below(16) {
+            12 => format!(
+                "GET /a HTTP/1.1\r\nHost: a\r\n{ask}websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            ),
+            13 => format!("POST /a HTTP/1.1\r\nHost: a\r\n{ask}foo/1, bar\r\nContent-Length: 3\r\n\r\nabc"),
+            14 => "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nearly".to_owned(),
+            15 => return out.extend_from_slice(TUNNEL[random.below(5) as usize]),
             0..=3 => "GET /a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
             4 => "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
             5 => format!(
@@ -129,8 +178,15 @@ impl Peer {
     }
 
     fn say_http1_response(&mut self, out: &mut Vec<u8>, random: &mut Random) {
+        if self.tunnel {
+            return out.extend_from_slice(TUNNEL[random.below(5) as usize]);
+        }
         if self.streams.pop().is_none() && !random.one_in(20) {
             return;
+        }
+        if let Some(agreement) = self.agreement.take().filter(|_| !random.one_in(4)) {
+            self.tunnel = true;
+            return out.extend_from_slice(agreement.as_bytes());
         }
         let text = match random.below(9) {
             0..=2 => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
@@ -161,7 +217,12 @@ impl Peer {
                     (":path", "/x"),
                     (":authority", "a.b"),
                 ];
-                match random.below(8) {
+                match random.below(11) {
+                    8 => fields = vec![(":method", "CONNECT"), (":authority", "a.b:1")],
+                    9 | 10 => {
+                        fields[0].1 = "CONNECT";
+                        fields.insert(1, (":protocol", ["websocket", "foo/1"][random.below(2) as usize]));
+                    }
                     0 => fields.push(("grpc-timeout", "300m")),
                     1 => fields.push(("content-length", "10")),
                     2 => fields.push(("content-type", "application/grpc")),
@@ -195,8 +256,8 @@ impl Peer {
             34 => {
                 let window = [0, 100, 65_535, 1_000_000][random.below(4) as usize];
                 let settings = [
-                    gateway_http::h2::settings::Setting::InitialWindowSize(window),
-                    gateway_http::h2::settings::Setting::MaxConcurrentStreams(random.below(6) as u32),
+                    Setting::InitialWindowSize(window),
+                    Setting::MaxConcurrentStreams(random.below(6) as u32),
                 ];
                 frame::put_settings(out, &settings);
             }
@@ -239,6 +300,7 @@ impl World {
             out_bytes_max: 40_000,
             replay_bytes_max: 6000,
             streams_max: 30,
+            tunnel_idle_timeout: Some(Duration::from_secs(3)).filter(|_| seed.is_multiple_of(2)),
             ..Limits::default()
         };
         let now = Moment::from_millis(1);
@@ -247,7 +309,7 @@ impl World {
             worker: 1,
             request_id_seed: seed,
         };
-        let engine = Engine::new(config, Config::new(3).lower(&mut ids, 1), now);
+        let engine = Engine::new(config, takes_connect(Config::new(3)).lower(&mut ids, 1), now);
         let chunk = vec![0; 200_000 + RESTORE_MAX];
         let random = Random(seed);
         let (peers, connecting) = (BTreeMap::new(), Vec::new());
@@ -374,7 +436,8 @@ impl World {
         self.engine.connected(conn, self.now);
         if !http1 {
             let mut hello = Vec::new();
-            frame::put_settings(&mut hello, &[]);
+            let tunnels = self.random.one_in(2);
+            frame::put_settings(&mut hello, &[Setting::EnableConnectProtocol(tunnels)]);
             self.deliver(conn, &hello);
         }
     }
@@ -414,7 +477,7 @@ impl World {
             config.rule.timeouts.request = Some(Duration::from_millis(500));
         }
         self.revision += 1;
-        let snapshot = config.lower(&mut self.ids, self.revision);
+        let snapshot = takes_connect(config).lower(&mut self.ids, self.revision);
         self.engine.publish(snapshot, self.now);
     }
 
@@ -448,7 +511,7 @@ impl World {
                 }
                 quiet = false;
             }
-            if quiet {
+            if quiet && self.engine.is_settled() {
                 break;
             }
         }
@@ -489,7 +552,7 @@ impl World {
 
 #[test]
 fn whatever_happens_nothing_panics_and_nothing_is_left() {
-    let mut served = 0;
+    let (mut served, mut tunnels) = (0, 0);
     for seed in 0..300 {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -505,7 +568,10 @@ fn whatever_happens_nothing_panics_and_nothing_is_left() {
             "seed {seed}"
         );
         assert_eq!(metrics.upstream_connections_active, 0, "seed {seed}");
+        assert_eq!(metrics.tunnels_active, 0, "seed {seed}");
         served += metrics.responses[2];
+        tunnels += metrics.tunnels_total;
     }
     assert!(served > 2000, "histories are not all noise: {served}");
+    assert!(tunnels > 500, "nor without tunnels: {tunnels}");
 }
