@@ -1,7 +1,6 @@
 //! Connections to HTTP/2 endpoints: how many, what is replayed, who still lives. Mostly with raw frames as peers.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without")]
 
 #[allow(dead_code, reason = "shared by several tests")]
 #[path = "support/config.rs"]
