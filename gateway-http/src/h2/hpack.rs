@@ -8,8 +8,16 @@ mod memo;
 pub mod static_table;
 mod table;
 
-pub use decoder::{Decoder, SectionLimits};
+pub use decoder::Decoder;
 pub use encoder::Encoder;
+
+/// What a section may hold before it is too large.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SectionLimits {
+    /// Names and values, and 32 bytes per field (RFC 9113 6.5.2).
+    pub size_max: usize,
+    pub fields_max: usize,
+}
 
 /// Why a field block cannot be decoded. The connection ends: its table is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,20 +6,12 @@
 
 use super::memo::Memo;
 use super::table::{DEFAULT_SIZE, Table};
-use super::{HpackError, huffman, integer};
+use super::{HpackError, SectionLimits, huffman, integer};
 use crate::h2::hpack::static_table::{ENTRIES, STATIC_LEN};
 use crate::head::{ENTRY_OVERHEAD, Field, FieldList, Token, static_token};
 
 /// Decoded size at which a field block is taken for an attack, bytes with 32 per field.
 pub const SECTION_SIZE_HARD_MAX: usize = 1 << 20;
-
-/// What a section may hold before it is too large.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SectionLimits {
-    /// Names and values, and 32 bytes per field (RFC 9113 6.5.2).
-    pub size_max: usize,
-    pub fields_max: usize,
-}
 
 /// The decoding side of one connection.
 #[derive(Debug)]

@@ -162,7 +162,7 @@ fn is_secret(field: &Field, bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::decoder::{Decoder, SectionLimits};
+    use super::super::{Decoder, SectionLimits};
     use super::*;
 
     const LIMITS: SectionLimits = SectionLimits {

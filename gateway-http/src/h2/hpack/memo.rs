@@ -5,7 +5,7 @@
 //! list, and copying it costs a tenth of decoding it. A block is kept when it comes for the second time, so that
 //! peers whose blocks never repeat pay for one hash.
 
-use super::decoder::SectionLimits;
+use super::SectionLimits;
 use crate::head::{FieldList, hash};
 
 /// Blocks kept: responses alternate between a head and trailers.
