@@ -191,7 +191,7 @@ impl Default for Limits {
             streams_max: 100,
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
-            upstream_connection_window: 4 * 1024 * 1024,
+            upstream_connection_window: 2 * 1024 * 1024,
             out_bytes_max: 256 * 1024,
             borrow_bytes_min: 4096,
             stream_window_max: 1024 * 1024,

@@ -46,6 +46,7 @@ fn connections_to_a_vip_are_handed_to_the_workers_socket_and_nothing_stays_behin
             listener.set_nonblocking(false).unwrap();
             kernel.register_listener(0, ipv6, listener.as_raw_fd()).unwrap();
         }
+        kernel.open_door().unwrap();
         apply(&kernel, &hand_off());
         for (vip, listener) in [VIP4, VIP6].into_iter().zip(&listeners) {
             let server = listener.try_clone().unwrap();

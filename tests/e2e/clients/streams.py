@@ -6,6 +6,8 @@ from echo import OPTIONS, Reply, request
 
 target, count, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 own_connections = len(sys.argv) > 4
+# A connection takes no more streams than its server allows, 100 unless configured.
+STREAMS_PER_CONNECTION = 50
 
 
 async def one(channel, result, end, ready):
@@ -40,7 +42,8 @@ async def one(channel, result, end, ready):
 async def main():
     result = dict(streams=count, failed=0, moved=0, messages=0, first=None, endpoints={})
     end, ready = time.time() + seconds, []
-    channels = [grpc.aio.insecure_channel(target, options=OPTIONS) for _ in range(count if own_connections else 1)]
+    connections = count if own_connections else -(-count // STREAMS_PER_CONNECTION)
+    channels = [grpc.aio.insecure_channel(target, options=OPTIONS) for _ in range(connections)]
     await asyncio.gather(*(one(channels[i % len(channels)], result, end, ready) for i in range(count)))
     for channel in channels:
         await channel.close()
