@@ -227,16 +227,21 @@ impl Engine {
         let waiting = at(&mut self.connections, c, target).waiting_len();
         for _ in 0..waiting {
             let t = at(&mut self.connections, c, target);
-            if t.dead || t.is_connecting() || t.is_leaving() {
+            if t.dead || t.is_connecting() {
                 return;
             }
+            // A connection whose endpoint left keeps what it has, waiting streams too.
             let Codec::Http2(http2) = &mut t.codec else { return };
             if http2.ids.len() as u32 >= http2.streams_max() {
                 return;
             }
+            let exhausted = http2.last_id > STREAM_ID_LAST;
             let Some(key) = http2.waiting.pop_front() else { return };
-            if self.waits_on(key, target) {
-                self.open_upstream(c, key.index);
+            match (self.waits_on(key, target), exhausted) {
+                (true, false) => self.open_upstream(c, key.index),
+                // The connection has no stream id left: another one is found.
+                (true, true) => self.fail(c, key.index, Fault::Refused),
+                (false, _) => {}
             }
         }
     }
@@ -267,6 +272,9 @@ impl Engine {
             return self.kill(c, true);
         }
         self.retire(c);
+        if let Codec::Http2(_) = c.codec {
+            self.move_waiting(c);
+        }
         c.blocked = true;
         c.stalled_since.get_or_insert(self.now);
         self.arm_timer(c);
