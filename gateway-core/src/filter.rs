@@ -12,7 +12,8 @@ pub fn redirect(filters: &[Filter]) -> Option<&Redirect> {
         | Filter::ResponseHeaders(_)
         | Filter::Rewrite(_)
         | Filter::Cors(_)
-        | Filter::Mirror(_) => None,
+        | Filter::Mirror(_)
+        | Filter::ExternalAuth(_) => None,
     })
 }
 
@@ -24,7 +25,8 @@ pub fn cors(filters: &[Filter]) -> Option<&Cors> {
         | Filter::ResponseHeaders(_)
         | Filter::Rewrite(_)
         | Filter::Redirect(_)
-        | Filter::Mirror(_) => None,
+        | Filter::Mirror(_)
+        | Filter::ExternalAuth(_) => None,
     })
 }
 

@@ -6,7 +6,8 @@
 use crate::ids::{EndpointId, ListenerId, RuleId, ServiceId};
 use crate::ir::{
     BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, ListenerName,
-    ListenerTls, Readiness, Recognise, Revision, RouteKind, RuleName, ServiceName, Timeouts, UpstreamProtocol,
+    ListenerTls, Readiness, Recognise, Retry, Revision, RouteKind, RuleName, ServiceName, Session, Termination,
+    Timeouts, UpstreamProtocol,
 };
 use crate::route::{HostIndex, HostTable};
 use std::collections::{BTreeMap, HashMap};
@@ -174,6 +175,8 @@ pub struct StreamRulePlan {
     pub id: RuleId,
     pub name: RuleName,
     pub hostname: HostPattern,
+    /// TLS ends here; `None`: bytes are passed on as they come.
+    pub terminate: Option<Termination>,
     pub destinations: Vec<DestinationPlan>,
 }
 
@@ -188,6 +191,8 @@ pub struct RulePlan {
     pub mirrors: Vec<MirrorPlan>,
     pub destinations: Vec<DestinationPlan>,
     pub timeouts: Timeouts,
+    pub retry: Option<Retry>,
+    pub session: Option<Session>,
 }
 
 /// A mirror that can be reached.

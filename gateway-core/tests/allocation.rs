@@ -78,6 +78,8 @@ fn configuration() -> Ir {
             filters: Vec::new(),
             destinations: vec![destination("a", 3), destination("b", 1)],
             timeouts: Timeouts::default(),
+            retry: None,
+            session: None,
         }
     };
     let host = |name: &str| VirtualHost {
@@ -99,6 +101,7 @@ fn configuration() -> Ir {
     let plane = Plane::Http(HttpRules {
         tls: false,
         scopes: vec![scope],
+        streams: Vec::new(),
     });
     let listener = Listener {
         bind,

@@ -5,9 +5,9 @@
 use gateway_compiler::status::{ListenerStatus, ParentStatus, Status};
 use gateway_compiler::{Compiled, ObjectStatus};
 use gateway_core::ir::{
-    Bind, Certificate, Cors, Destination, Endpoint, FieldEdits, Filter, HttpDestination, HttpMatch, HttpRule,
-    HttpRules, HttpScope, Ir, Listener, ListenerTls, Mirror, Plane, Redirect, Rewrite, Service, StreamRule,
-    StreamRules, Timeouts, TlsTerms, VirtualHost, Weighted,
+    Bind, Certificate, Cors, Destination, Endpoint, ExternalAuth, FieldEdits, Filter, HttpDestination, HttpMatch,
+    HttpRule, HttpRules, HttpScope, Ir, Listener, ListenerTls, Mirror, Plane, Redirect, Rewrite, Service, StreamRule,
+    StreamRules, Termination, Timeouts, TlsTerms, VirtualHost, Weighted,
 };
 use std::fmt::Write as _;
 
@@ -67,9 +67,10 @@ impl Out {
         );
         match plane {
             Plane::Kernel(rules) | Plane::Splice(rules) => self.stream_rules(rules),
-            Plane::Http(HttpRules { tls, scopes }) => {
+            Plane::Http(HttpRules { tls, scopes, streams }) => {
                 self.line(1, format!("tls {tls}"));
                 scopes.iter().for_each(|scope| self.scope(scope));
+                streams.iter().for_each(|rule| self.stream_rule(rule));
             }
         }
     }
@@ -77,17 +78,23 @@ impl Out {
     fn stream_rules(&mut self, rules: &StreamRules) {
         let StreamRules { recognise, rules } = rules;
         self.line(1, format!("recognise {recognise:?}"));
-        for StreamRule {
+        rules.iter().for_each(|rule| self.stream_rule(rule));
+    }
+
+    fn stream_rule(&mut self, rule: &StreamRule) {
+        let StreamRule {
             listener,
             name,
             hostname,
+            terminate,
             destinations,
-        } in rules
-        {
-            self.line(1, format!("rule {name} of {listener} for {hostname}"));
-            for Weighted { weight, to } in destinations {
-                self.line(2, format!("{weight} to {}", destination(to)));
-            }
+        } = rule;
+        self.line(1, format!("rule {name} of {listener} for {hostname}"));
+        if let Some(Termination { certificates, tls }) = terminate {
+            self.line(2, format!("TLS ends here, certificates {certificates:?}, {tls:?}"));
+        }
+        for Weighted { weight, to } in destinations {
+            self.line(2, format!("{weight} to {}", destination(to)));
         }
     }
 
@@ -127,6 +134,8 @@ impl Out {
             filters,
             destinations,
             timeouts,
+            retry,
+            session,
         } = rule;
         let Timeouts {
             request,
@@ -137,6 +146,12 @@ impl Out {
             if let Some(value) = value {
                 let _ = write!(head, ", {word} timeout {value:?}");
             }
+        }
+        if let Some(retry) = retry {
+            let _ = write!(head, ", {retry:?}");
+        }
+        if let Some(session) = session {
+            let _ = write!(head, ", {session:?}");
         }
         self.line(3, head);
         for HttpMatch {
@@ -266,6 +281,15 @@ fn filter(filter: &Filter) -> String {
             denominator,
         }) => format!(
             "mirror {numerator} of {denominator} to {} over {protocol:?}",
+            destination(to)
+        ),
+        Filter::ExternalAuth(ExternalAuth {
+            to,
+            speaks,
+            shown,
+            body_bytes_max,
+        }) => format!(
+            "ask {} first, {speaks:?}, showing {shown:?} and {body_bytes_max} octets",
             destination(to)
         ),
     }

@@ -106,6 +106,7 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
     HttpRules {
         tls: protocol == Protocol::Https,
         scopes,
+        streams: Vec::new(),
     }
 }
 
@@ -218,6 +219,7 @@ fn rule(listener: &ListenerName, hostname: &HostPattern, stream: &Stream) -> Str
         name: stream.name.clone(),
         hostname: hostname.clone(),
         destinations: stream.shares.iter().map(|(share, _)| share.clone()).collect(),
+        terminate: None,
     }
 }
 
@@ -237,6 +239,8 @@ fn requests_of_a_stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) 
         filters: Vec::new(),
         destinations: stream.shares.iter().map(http_destination).collect(),
         timeouts: Timeouts::default(),
+        retry: None,
+        session: None,
     });
     let hosts = vec![VirtualHost {
         hostname: HostPattern::Any,
@@ -252,6 +256,7 @@ fn requests_of_a_stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) 
     HttpRules {
         tls: false,
         scopes: scopes.collect(),
+        streams: Vec::new(),
     }
 }
 

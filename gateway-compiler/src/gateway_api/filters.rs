@@ -85,13 +85,15 @@ fn clash(a: &Filter, b: &Filter) -> Option<&'static str> {
             Some("RequestRedirect and URLRewrite exclude each other")
         }
         (Filter::Cors(_), Filter::Cors(_)) => Some("CORS is given twice"),
+        (Filter::ExternalAuth(_), Filter::ExternalAuth(_)) => Some("ExternalAuth is given twice"),
         (
             Filter::RequestHeaders(_)
             | Filter::ResponseHeaders(_)
             | Filter::Redirect(_)
             | Filter::Rewrite(_)
             | Filter::Cors(_)
-            | Filter::Mirror(_),
+            | Filter::Mirror(_)
+            | Filter::ExternalAuth(_),
             _,
         ) => None,
     }

@@ -40,6 +40,8 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) ->
             filters,
             destinations,
             timeouts,
+            retry: None,
+            session: None,
         });
     }
     route.carries = Carries::Http(rules);

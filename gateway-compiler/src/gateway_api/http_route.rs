@@ -68,6 +68,8 @@ fn one<'o>(
         filters,
         destinations,
         timeouts,
+        retry: None,
+        session: None,
     })
 }
 

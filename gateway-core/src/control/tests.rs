@@ -32,6 +32,7 @@ fn ir(endpoints: &[&str]) -> Arc<Ir> {
         listener: ListenerName::from("default/gw/l4"),
         name: RuleName::from("TCPRoute/default/echo/0"),
         hostname: HostPattern::Any,
+        terminate: None,
         destinations: vec![Weighted {
             weight: 1,
             to: Destination::Service(name.clone()),

@@ -1,6 +1,6 @@
 //! Rules of HTTP listeners.
 
-use super::{CertificateName, Destination, ListenerName, ListenerTls, RuleName, Weighted};
+use super::{CertificateName, Destination, ListenerName, ListenerTls, RuleName, StreamRule, Weighted};
 use std::fmt;
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ pub struct HttpRules {
     /// One per Gateway API listener on this port, most specific hostname first. A request belongs to the first
     /// scope whose hostname matches and is never seen by another one (listener isolation).
     pub scopes: Vec<HttpScope>,
+    /// Only with TLS: rules of TLS listeners on the same port. A connection belongs to the most specific hostname of
+    /// scopes and these that matches the name in its ClientHello.
+    pub streams: Vec<StreamRule>,
 }
 
 /// One Gateway API listener.
@@ -111,6 +114,43 @@ pub struct HttpRule {
     pub filters: Vec<Filter>,
     pub destinations: Vec<Weighted<HttpDestination>>,
     pub timeouts: Timeouts,
+    /// `None`: only what was provably not processed is sent again.
+    pub retry: Option<Retry>,
+    pub session: Option<Session>,
+}
+
+/// Gateway API HTTPRouteRetry: attempts that failed are followed by others, as long as the request can be sent again and
+/// no byte of an answer went to the client. A connection that could not be made, broke or timed out, and an attempt
+/// that outlived `timeouts.backend_request`, always count as failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Further attempts after the first; never 0.
+    pub attempts: u32,
+    /// Answers of these statuses are failures, 400..=599, ascending.
+    pub statuses: Vec<u16>,
+    /// gRPC statuses in trailers-only answers that are failures, ascending.
+    pub grpc_statuses: Vec<u32>,
+    /// The least time before another attempt; doubles with each, jittered upwards, to at most ten times.
+    pub backoff: Duration,
+}
+
+/// Gateway API SessionPersistence: requests that show the token of a session go to its endpoint while that serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub token: SessionToken,
+    /// A session ends so long after it began; `None`: never.
+    pub absolute: Option<Duration>,
+    /// A session ends when it was not used for so long; `None`: never.
+    pub idle: Option<Duration>,
+}
+
+/// Where a session's token travels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionToken {
+    /// RFC 6265. A permanent cookie lives as long as the session, another one as long as the browser.
+    Cookie { name: String, permanent: bool },
+    /// Lower case, the same in requests and responses.
+    Header { name: String },
 }
 
 /// Which route kind a rule came from; local errors of a GRPCRoute are gRPC statuses even for odd content types.
@@ -181,6 +221,32 @@ pub enum Filter {
     Rewrite(Rewrite),
     Cors(Cors),
     Mirror(Mirror),
+    ExternalAuth(ExternalAuth),
+}
+
+/// Gateway API HTTPExternalAuthFilter: a service is asked first, and its refusal is the answer. No answer is a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalAuth {
+    pub to: Destination,
+    pub speaks: AuthProtocol,
+    /// Request fields it is shown besides those every question has; lower case. Empty for gRPC: all.
+    pub shown: Vec<String>,
+    /// So much of the body goes with the question, octets; 0: none.
+    pub body_bytes_max: u32,
+}
+
+/// How an authorization service is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthProtocol {
+    /// `envoy.service.auth.v3.Authorization/Check`.
+    Grpc,
+    /// The request's own method and fields, its path behind `prefix`; a 200 lets it pass.
+    Http {
+        protocol: UpstreamProtocol,
+        prefix: String,
+        /// Fields of its answer that are set in the request; lower case.
+        taken: Vec<String>,
+    },
 }
 
 /// Gateway API HTTPCORSFilter. In `methods` and `headers` the word `*` is whatever a preflight asks for.

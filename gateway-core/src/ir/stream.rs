@@ -1,6 +1,6 @@
 //! Rules of listeners that never look into the bytes beyond a ClientHello.
 
-use super::{Destination, HostPattern, ListenerName, RuleName, Weighted};
+use super::{CertificateName, Destination, HostPattern, ListenerName, ListenerTls, RuleName, Weighted};
 
 /// Rules of a kernel or splice listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct StreamRules {
 pub enum Recognise {
     /// Nothing: a TCPRoute or UDPRoute.
     Nothing,
-    /// The server name of a TLS ClientHello, which is passed on untouched: a TLSRoute in mode Passthrough.
+    /// The server name of a TLS ClientHello, which is passed on untouched, or answered where the rule terminates TLS.
     Sni,
 }
 
@@ -25,5 +25,16 @@ pub struct StreamRule {
     pub listener: ListenerName,
     pub name: RuleName,
     pub hostname: HostPattern,
+    /// `None`: bytes are passed on as they come.
+    pub terminate: Option<Termination>,
+    /// None of any weight: connections are refused.
     pub destinations: Vec<Weighted<Destination>>,
+}
+
+/// TLS ends here and what it protected is relayed (TLS listeners in mode Terminate).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Termination {
+    /// First is the default; never empty.
+    pub certificates: Vec<CertificateName>,
+    pub tls: ListenerTls,
 }

@@ -75,6 +75,8 @@ pub fn rule(name: &str, prefix: &str, destinations: &[(u32, Destination)]) -> Ht
         filters: Vec::new(),
         destinations: destinations.iter().map(destination).collect(),
         timeouts: Timeouts::default(),
+        retry: None,
+        session: None,
     }
 }
 
@@ -91,7 +93,11 @@ pub fn scope(hostname: Option<&str>, rules: Vec<HttpRule>) -> HttpScope {
 }
 
 pub fn http(scopes: Vec<HttpScope>) -> Plane {
-    Plane::Http(HttpRules { tls: false, scopes })
+    Plane::Http(HttpRules {
+        tls: false,
+        scopes,
+        streams: Vec::new(),
+    })
 }
 
 /// Stream rules by hostname.
@@ -104,6 +110,7 @@ pub fn stream(recognise: Recognise, rules: &[(Option<&str>, &str, Destination)])
             weight: 1,
             to: to.clone(),
         }],
+        terminate: None,
     };
     StreamRules {
         recognise,

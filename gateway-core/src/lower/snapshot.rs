@@ -178,6 +178,8 @@ fn rule_plan(id: RuleId, rule: &HttpRule, ids: &Ids) -> RulePlan {
         mirrors: mirrors(&rule.filters, ids),
         destinations: rule.destinations.iter().map(destination).collect(),
         timeouts: rule.timeouts,
+        retry: rule.retry.clone(),
+        session: rule.session.clone(),
     }
 }
 
@@ -197,7 +199,8 @@ fn mirrors(filters: &[Filter], ids: &Ids) -> Vec<MirrorPlan> {
         | Filter::ResponseHeaders(_)
         | Filter::Redirect(_)
         | Filter::Rewrite(_)
-        | Filter::Cors(_) => None,
+        | Filter::Cors(_)
+        | Filter::ExternalAuth(_) => None,
     };
     filters.iter().filter_map(mirror).collect()
 }
@@ -210,6 +213,7 @@ fn stream_plan(stream: &StreamRules, ids: &Ids) -> StreamPlan {
             id: ids.rule(&rule.name)?,
             name: rule.name.clone(),
             hostname: rule.hostname.clone(),
+            terminate: rule.terminate.clone(),
             destinations: rule.destinations.iter().map(|of| stream_destination(of, ids)).collect(),
         })
     };

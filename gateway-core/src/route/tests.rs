@@ -44,6 +44,8 @@ fn rule(id: u32, matches: Vec<HttpMatch>) -> HttpRule {
         filters: Vec::new(),
         destinations: Vec::new(),
         timeouts: Timeouts::default(),
+        retry: None,
+        session: None,
     }
 }
 

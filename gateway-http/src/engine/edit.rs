@@ -43,7 +43,11 @@ impl Engine {
                 Filter::RequestHeaders(edits) => apply(edits, &mut self.edited),
                 Filter::Rewrite(to) => rewrite(to, usize::from(forward.prefix_len), &mut self.edited, &mut self.text),
                 // These act on responses, have answered, or are streams of their own.
-                Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Cors(_) | Filter::Mirror(_) => {}
+                Filter::ResponseHeaders(_)
+                | Filter::Redirect(_)
+                | Filter::Cors(_)
+                | Filter::Mirror(_)
+                | Filter::ExternalAuth(_) => {}
             }
         }
         true
@@ -64,7 +68,11 @@ impl Engine {
             match filter {
                 Filter::ResponseHeaders(edits) => apply(edits, fields),
                 Filter::Cors(cors) => put_cors(cors, &stream.head, fields),
-                Filter::RequestHeaders(_) | Filter::Rewrite(_) | Filter::Redirect(_) | Filter::Mirror(_) => {}
+                Filter::RequestHeaders(_)
+                | Filter::Rewrite(_)
+                | Filter::Redirect(_)
+                | Filter::Mirror(_)
+                | Filter::ExternalAuth(_) => {}
             }
         }
     }

@@ -44,6 +44,8 @@ impl Config {
             filters: Vec::new(),
             destinations: vec![Weighted { weight: 1, to }],
             timeouts: Timeouts::default(),
+            retry: None,
+            session: None,
         };
         Self {
             endpoints: (1..=count).map(endpoint_addr).collect(),
@@ -81,6 +83,7 @@ impl Config {
         let plane = Plane::Http(HttpRules {
             tls: false,
             scopes: vec![scope],
+            streams: Vec::new(),
         });
         let listener = Listener {
             bind,

@@ -99,6 +99,7 @@ fn stream_rule(hostname: Option<&str>, service: &str) -> StreamRule {
             weight: 1,
             to: Destination::Service(service.into()),
         }],
+        terminate: None,
     }
 }
 
@@ -123,6 +124,8 @@ pub fn http(bind: SocketAddr, certificate: Option<&str>, routes: &[(&str, &str, 
             },
         }],
         timeouts: Timeouts::default(),
+        retry: None,
+        session: None,
     };
     let scope = HttpScope {
         listener: "default/gw/it".into(),
@@ -139,6 +142,7 @@ pub fn http(bind: SocketAddr, certificate: Option<&str>, routes: &[(&str, &str, 
         Plane::Http(HttpRules {
             tls: certificate.is_some(),
             scopes: vec![scope],
+            streams: Vec::new(),
         }),
     )
 }

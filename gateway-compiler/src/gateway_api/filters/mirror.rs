@@ -11,10 +11,11 @@ pub(in crate::gateway_api) struct Mirrored {
     pub protocol: UpstreamProtocol,
 }
 
-/// The service a filter names, if it is a mirror.
+/// The service a filter sends to, if it is one that does.
 pub(in crate::gateway_api) fn destination(filter: &Filter) -> Option<&Destination> {
     match filter {
         Filter::Mirror(mirror) => Some(&mirror.to),
+        Filter::ExternalAuth(auth) => Some(&auth.to),
         Filter::RequestHeaders(_)
         | Filter::ResponseHeaders(_)
         | Filter::Redirect(_)

@@ -45,6 +45,7 @@ fn one_listener(bind: &str, services: &[(&str, u32, Endpoints)]) -> Ir {
         listener: ListenerName::from("default/gw/l4"),
         name: RuleName::from("TCPRoute/default/echo/0"),
         hostname: HostPattern::Any,
+        terminate: None,
         destinations,
     };
     let rules = StreamRules {
