@@ -42,7 +42,7 @@ pub struct Compiled {
 /// Compiles everything.
 pub fn compile(objects: &Objects, settings: &Settings) -> Compiled {
     let mut compiled = gateway_api::compile(objects, settings);
-    compiled.diagnostics.extend(objects.diagnostics.iter().cloned());
+    compiled.diagnostics.extend(objects.findings().cloned());
     compiled.diagnostics.sort();
     compiled.diagnostics.dedup();
     compiled.statuses.sort_by(|a, b| a.object.cmp(&b.object));

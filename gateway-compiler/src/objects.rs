@@ -3,6 +3,9 @@
 //! Reading never fails: a document that is no YAML, an object that does not fit its kind, a name given twice are
 //! diagnostics beside the objects that are good. The result does not depend on the order of the sources.
 
+#[macro_use]
+mod tables;
+mod cluster;
 pub mod kinds;
 mod known;
 mod read;
@@ -15,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+pub use cluster::Change;
 pub use known::Kind;
 
 /// A text with a name: a file, or standard input.
@@ -85,9 +89,13 @@ pub struct Object<T> {
 
 /// Where an object was written.
 #[derive(Clone, Debug, PartialEq)]
-struct Origin {
-    file: Arc<str>,
-    tree: Arc<Node>,
+enum Origin {
+    Text {
+        file: Arc<str>,
+        tree: Arc<Node>,
+    },
+    /// An API server holds it: it has no lines, and nothing of its text is kept.
+    Cluster,
 }
 
 impl<T> Object<T> {
@@ -123,8 +131,8 @@ impl<'o> Subject<'o> {
         (&self.meta.creation_timestamp, &self.id.namespace, &self.id.name)
     }
 
-    /// Where `field` was written, or the nearest thing around it.
-    pub fn position(&self, field: &str) -> Position {
+    /// Where `field` was written, or the nearest thing around it; `None` for an object of a cluster.
+    pub fn position(&self, field: &str) -> Option<Position> {
         self.origin.position(field)
     }
 
@@ -138,7 +146,7 @@ impl<'o> Subject<'o> {
     ) -> Diagnostic {
         let field = field.into();
         Diagnostic {
-            position: Some(self.position(&field)),
+            position: self.position(&field),
             severity,
             object: Some(self.id.clone()),
             field,
@@ -149,12 +157,25 @@ impl<'o> Subject<'o> {
 }
 
 impl Origin {
-    fn position(&self, field: &str) -> Position {
-        let mark = self.tree.locate(field);
-        Position {
-            file: self.file.clone(),
-            line: mark.line,
-            column: mark.column,
+    fn position(&self, field: &str) -> Option<Position> {
+        match self {
+            Origin::Text { file, tree } => {
+                let mark = tree.locate(field);
+                Some(Position {
+                    file: file.clone(),
+                    line: mark.line,
+                    column: mark.column,
+                })
+            }
+            Origin::Cluster => None,
+        }
+    }
+
+    /// The text it was written in.
+    fn file(&self) -> Option<&Arc<str>> {
+        match self {
+            Origin::Text { file, .. } => Some(file),
+            Origin::Cluster => None,
         }
     }
 }
@@ -191,6 +212,10 @@ pub struct Objects {
     broken: BTreeSet<ObjectId>,
     /// Sources with a document that could not even be named.
     unreadable: BTreeSet<Arc<str>>,
+    /// What is wrong with objects of a cluster, by object.
+    found: BTreeMap<ObjectId, Vec<Diagnostic>>,
+    /// Objects of a cluster that files have too: those of the files count.
+    hidden: BTreeMap<ObjectId, Change>,
 }
 
 /// Contents of a file; may be a key, so `Debug` shows only the size.
@@ -260,23 +285,24 @@ impl Objects {
         self.broken.iter()
     }
 
+    /// What was wrong with what was read, of files and of a cluster.
+    pub fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().chain(self.found.values().flatten())
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.gateway_classes.len()
-            + self.gateways.len()
-            + self.http_routes.len()
-            + self.grpc_routes.len()
-            + self.tcp_routes.len()
-            + self.tls_routes.len()
-            + self.udp_routes.len()
-            + self.reference_grants.len()
-            + self.services.len()
-            + self.endpoint_slices.len()
-            + self.secrets.len()
-            + self.config_maps.len()
-            + self.backend_tls_policies.len()
-            + self.certificate_files.len()
-            + self.namespaces.len()
+        Kind::all().map(|kind| self.count(kind)).sum()
+    }
+
+    /// How many objects of a kind there are.
+    pub fn count(&self, kind: Kind) -> usize {
+        macro_rules! count {
+            ($table:ident) => {
+                self.$table.len()
+            };
+        }
+        of_kind!(kind, count)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -287,7 +313,7 @@ impl Objects {
 impl Object<CertificateFile> {
     /// A path of this object as the rim should open it: relative ones stand beside the file that names them.
     pub fn path(&self, path: &str) -> String {
-        let folder = std::path::Path::new(&*self.origin.file)
+        let folder = std::path::Path::new(self.origin.file().map_or("", |file| file))
             .parent()
             .unwrap_or(std::path::Path::new(""));
         folder.join(path).to_string_lossy().into_owned()

@@ -44,6 +44,21 @@ impl Kind {
         }
     }
 
+    /// Every kind, each once.
+    pub fn all() -> impl Iterator<Item = Kind> {
+        KINDS.iter().map(|(_, kind, _)| *kind)
+    }
+
+    /// API group; empty for the kinds of Kubernetes' core.
+    pub fn group(self) -> &'static str {
+        KINDS.iter().find(|row| row.1 == self).map_or("", |row| row.0)
+    }
+
+    /// Versions that were ever served, newest first.
+    pub fn versions(self) -> &'static [&'static str] {
+        KINDS.iter().find(|row| row.1 == self).map_or(&[], |row| row.2)
+    }
+
     /// Objects of this kind live in a namespace.
     pub const fn namespaced(self) -> bool {
         !matches!(self, Kind::GatewayClass | Kind::Namespace)

@@ -23,7 +23,7 @@ pub(super) fn read(sources: &[Source]) -> Objects {
                 Ok(node) => reader.document(&file, node),
                 Err(error) => {
                     reader.objects.unreadable.insert(file.clone());
-                    let position = place(&file, error.mark);
+                    let position = place(Some(&file), error.mark);
                     reader.report(Severity::Error, position, None, "", error.problem, error.remedy);
                 }
             }
@@ -33,12 +33,22 @@ pub(super) fn read(sources: &[Source]) -> Objects {
     reader.objects
 }
 
-fn place(file: &Arc<str>, mark: Mark) -> Position {
-    Position {
+/// Reads one object of a cluster: what is kept of it, or what is wrong with it. `None` when it has no name.
+pub(super) fn read_one(kind: Kind, tree: &Node) -> Option<(ObjectId, Objects)> {
+    let mut reader = Reader::default();
+    let text = |node: Option<&Node>| node.and_then(Node::text).map(ToOwned::to_owned);
+    let name = text(tree.get("metadata").and_then(|metadata| metadata.get("name")))?;
+    let namespace = text(tree.get("metadata").and_then(|metadata| metadata.get("namespace")));
+    reader.read(Origin::Cluster, kind, tree);
+    Some((identity(kind, namespace.as_deref(), &name), reader.objects))
+}
+
+fn place(file: Option<&Arc<str>>, mark: Mark) -> Option<Position> {
+    file.map(|file| Position {
         file: file.clone(),
         line: mark.line,
         column: mark.column,
-    }
+    })
 }
 
 #[derive(Default)]
@@ -57,7 +67,7 @@ impl Reader {
     fn report(
         &mut self,
         severity: Severity,
-        position: Position,
+        position: Option<Position>,
         object: Option<ObjectId>,
         field: &str,
         problem: String,
@@ -65,7 +75,7 @@ impl Reader {
     ) {
         let field = field.to_owned();
         self.objects.diagnostics.push(Diagnostic {
-            position: Some(position),
+            position,
             severity,
             object,
             field,
@@ -93,7 +103,7 @@ impl Reader {
                 let problem = format!("more than {OBJECTS_MAX} objects: the rest is not read");
                 self.report(
                     Severity::Error,
-                    place(file, node.mark),
+                    place(Some(file), node.mark),
                     None,
                     "",
                     problem,
@@ -103,7 +113,14 @@ impl Reader {
             return;
         }
         match known(named.api_version, named.kind) {
-            Known::Read(kind) => self.read(file, kind, Arc::new(node)),
+            Known::Read(kind) => {
+                let tree = Arc::new(node);
+                let origin = Origin::Text {
+                    file: file.clone(),
+                    tree: tree.clone(),
+                };
+                self.read(origin, kind, &tree);
+            }
             Known::NotServed => {
                 let problem = format!(
                     "{} {} is not served yet: the object has no effect",
@@ -111,7 +128,7 @@ impl Reader {
                 );
                 self.report(
                     Severity::Warning,
-                    place(file, node.locate("kind")),
+                    place(Some(file), node.locate("kind")),
                     None,
                     "kind",
                     problem,
@@ -123,15 +140,15 @@ impl Reader {
                 let slash = if group.is_empty() { "" } else { "/" };
                 let problem = format!("{kind} has no version {}", named.api_version);
                 let remedy = format!("write {group}{slash}{}", versions[0]);
-                let position = place(file, node.locate("apiVersion"));
-                let id = self.unusable(file, kind, &node);
+                let position = place(Some(file), node.locate("apiVersion"));
+                let id = self.unusable(Some(file), kind, &node);
                 self.report(Severity::Error, position, id, "apiVersion", problem, remedy);
             }
             Known::Foreign => {
                 let problem = format!("{} {} is none of the kinds read here", named.api_version, named.kind);
                 self.report(
                     Severity::Note,
-                    place(file, node.locate("kind")),
+                    place(Some(file), node.locate("kind")),
                     None,
                     "kind",
                     problem,
@@ -151,51 +168,43 @@ impl Reader {
                 self.objects.unreadable.insert(file.clone());
                 let problem = format!("this is no Kubernetes object: `{field}` is missing");
                 let remedy = "begin it with apiVersion and kind".to_owned();
-                self.report(Severity::Error, place(file, node.mark), None, field, problem, remedy);
+                self.report(
+                    Severity::Error,
+                    place(Some(file), node.mark),
+                    None,
+                    field,
+                    problem,
+                    remedy,
+                );
                 None
             }
         }
     }
 
-    fn read(&mut self, file: &Arc<str>, kind: Kind, tree: Arc<Node>) {
-        let origin = Origin {
-            file: file.clone(),
-            tree,
-        };
-        let Some((id, meta)) = self.metadata(&origin, kind) else {
+    fn read(&mut self, origin: Origin, kind: Kind, tree: &Node) {
+        let Some((id, meta)) = self.metadata(&origin, kind, tree) else {
             return;
         };
-        let head = (id, meta, origin);
-        match kind {
-            Kind::GatewayClass => self.store(head, |o| &mut o.gateway_classes),
-            Kind::Gateway => self.store(head, |o| &mut o.gateways),
-            Kind::HttpRoute => self.store(head, |o| &mut o.http_routes),
-            Kind::GrpcRoute => self.store(head, |o| &mut o.grpc_routes),
-            Kind::TcpRoute => self.store(head, |o| &mut o.tcp_routes),
-            Kind::TlsRoute => self.store(head, |o| &mut o.tls_routes),
-            Kind::UdpRoute => self.store(head, |o| &mut o.udp_routes),
-            Kind::ReferenceGrant => self.store(head, |o| &mut o.reference_grants),
-            Kind::Service => self.store(head, |o| &mut o.services),
-            Kind::EndpointSlice => self.store(head, |o| &mut o.endpoint_slices),
-            Kind::Secret => self.store(head, |o| &mut o.secrets),
-            Kind::ConfigMap => self.store(head, |o| &mut o.config_maps),
-            Kind::BackendTlsPolicy => self.store(head, |o| &mut o.backend_tls_policies),
-            Kind::CertificateFile => self.store(head, |o| &mut o.certificate_files),
-            Kind::Namespace => self.store(head, |o| &mut o.namespaces),
+        let head = (id, meta, origin, tree);
+        macro_rules! store {
+            ($table:ident) => {
+                self.store(head, |objects| &mut objects.$table)
+            };
         }
+        of_kind!(kind, store);
     }
 
-    fn metadata(&mut self, origin: &Origin, kind: Kind) -> Option<(ObjectId, Metadata)> {
+    fn metadata(&mut self, origin: &Origin, kind: Kind, tree: &Node) -> Option<(ObjectId, Metadata)> {
         let mut report = Report::default();
-        let decoded = match origin.tree.get("metadata") {
+        let decoded = match tree.get("metadata") {
             Some(node) => decode::<Metadata>(node, "metadata", &mut report),
             None => Ok(Metadata::default()),
         };
         let meta = match decoded {
             Ok(meta) => meta,
             Err(error) => {
-                let id = self.unusable(&origin.file, kind, &origin.tree);
-                let position = place(&origin.file, error.mark);
+                let id = self.unusable(origin.file(), kind, tree);
+                let position = place(origin.file(), error.mark);
                 self.report(
                     Severity::Error,
                     position,
@@ -208,7 +217,7 @@ impl Reader {
             }
         };
         if meta.name.is_empty() {
-            self.objects.unreadable.insert(origin.file.clone());
+            self.objects.unreadable.extend(origin.file().cloned());
             let problem = format!("this {kind} has no name");
             let position = origin.position("metadata.name");
             self.report(
@@ -222,12 +231,12 @@ impl Reader {
             return None;
         }
         let id = identity(kind, meta.namespace.as_deref(), &meta.name);
-        self.unread(&id, origin, report);
+        self.unread(&id, origin, tree, report);
         Some((id, meta))
     }
 
     /// Marks an object that cannot be used, by its name if it says one, so that its last good version is found.
-    fn unusable(&mut self, file: &Arc<str>, kind: Kind, node: &Node) -> Option<ObjectId> {
+    fn unusable(&mut self, file: Option<&Arc<str>>, kind: Kind, node: &Node) -> Option<ObjectId> {
         let field = |name| {
             node.get("metadata")
                 .and_then(|metadata| metadata.get(name))
@@ -240,23 +249,23 @@ impl Reader {
                 Some(id)
             }
             None => {
-                self.objects.unreadable.insert(file.clone());
+                self.objects.unreadable.extend(file.cloned());
                 None
             }
         }
     }
 
-    fn store<T>(&mut self, head: (ObjectId, Metadata, Origin), table: fn(&mut Objects) -> &mut Table<T>)
+    fn store<T>(&mut self, head: (ObjectId, Metadata, Origin, &Node), table: fn(&mut Objects) -> &mut Table<T>)
     where
         T: for<'de> Deserialize<'de>,
     {
-        let (id, meta, origin) = head;
+        let (id, meta, origin, tree) = head;
         let mut report = Report::default();
-        let body = match decode::<T>(&origin.tree, "", &mut report) {
+        let body = match decode::<T>(tree, "", &mut report) {
             Ok(body) => body,
             Err(error) => {
                 self.objects.broken.insert(id.clone());
-                let position = place(&origin.file, error.mark);
+                let position = place(origin.file(), error.mark);
                 let remedy = "correct this field".to_owned();
                 self.report(Severity::Error, position, Some(id), &error.path, error.problem, remedy);
                 return;
@@ -266,16 +275,17 @@ impl Reader {
         report
             .unknown
             .retain(|(path, _)| !matches!(path.as_str(), "apiVersion" | "kind" | "metadata"));
-        self.unread(&id, &origin, report);
+        self.unread(&id, &origin, tree, report);
         let object = Object { id, meta, body, origin };
         let key = object.key();
         let Some(first) = table(&mut self.objects).get(&key) else {
             table(&mut self.objects).insert(key, object);
             return;
         };
+        let first = first.subject().position("");
         let problem = format!(
             "this object is already at {}: the first one counts",
-            first.subject().position("")
+            first.map_or_else(String::new, |position| position.to_string())
         );
         let finding = object
             .subject()
@@ -284,7 +294,7 @@ impl Reader {
     }
 
     /// Reports the fields nobody reads.
-    fn unread(&mut self, id: &ObjectId, origin: &Origin, report: Report) {
+    fn unread(&mut self, id: &ObjectId, origin: &Origin, tree: &Node, report: Report) {
         for (path, _) in report.unknown {
             let (problem, remedy) = match judge(id.kind, &without_indexes(&path)) {
                 Unread::Harmless => continue,
@@ -297,20 +307,14 @@ impl Reader {
                     "correct its name or remove it".to_owned(),
                 ),
             };
-            let position = origin.position_of_key(&path);
+            // Where the key was written, which is what a misspelling is about.
+            let position = place(origin.file(), tree.locate_key(&path));
             self.report(Severity::Warning, position, Some(id.clone()), &path, problem, remedy);
         }
     }
 }
 
-impl Origin {
-    /// Where the key of a field was written, which is what a misspelling is about.
-    fn position_of_key(&self, path: &str) -> Position {
-        place(&self.file, self.tree.locate_key(path))
-    }
-}
-
-fn identity(kind: Kind, namespace: Option<&str>, name: &str) -> ObjectId {
+pub(super) fn identity(kind: Kind, namespace: Option<&str>, name: &str) -> ObjectId {
     let namespace = match kind.namespaced() {
         true => namespace.filter(|ns| !ns.is_empty()).unwrap_or("default").to_owned(),
         false => String::new(),

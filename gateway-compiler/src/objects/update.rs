@@ -19,40 +19,13 @@ pub(super) fn update(previous: &Objects, mut next: Objects) -> Objects {
         unreadable: &unreadable,
         kept: &mut kept,
     };
-    for kind in [
-        Kind::GatewayClass,
-        Kind::Gateway,
-        Kind::HttpRoute,
-        Kind::GrpcRoute,
-        Kind::TcpRoute,
-        Kind::TlsRoute,
-        Kind::UdpRoute,
-        Kind::ReferenceGrant,
-        Kind::Service,
-        Kind::EndpointSlice,
-        Kind::Secret,
-        Kind::ConfigMap,
-        Kind::BackendTlsPolicy,
-        Kind::CertificateFile,
-        Kind::Namespace,
-    ] {
-        match kind {
-            Kind::GatewayClass => keeper.keep(&previous.gateway_classes, &mut next.gateway_classes),
-            Kind::Gateway => keeper.keep(&previous.gateways, &mut next.gateways),
-            Kind::HttpRoute => keeper.keep(&previous.http_routes, &mut next.http_routes),
-            Kind::GrpcRoute => keeper.keep(&previous.grpc_routes, &mut next.grpc_routes),
-            Kind::TcpRoute => keeper.keep(&previous.tcp_routes, &mut next.tcp_routes),
-            Kind::TlsRoute => keeper.keep(&previous.tls_routes, &mut next.tls_routes),
-            Kind::UdpRoute => keeper.keep(&previous.udp_routes, &mut next.udp_routes),
-            Kind::ReferenceGrant => keeper.keep(&previous.reference_grants, &mut next.reference_grants),
-            Kind::Service => keeper.keep(&previous.services, &mut next.services),
-            Kind::EndpointSlice => keeper.keep(&previous.endpoint_slices, &mut next.endpoint_slices),
-            Kind::Secret => keeper.keep(&previous.secrets, &mut next.secrets),
-            Kind::ConfigMap => keeper.keep(&previous.config_maps, &mut next.config_maps),
-            Kind::BackendTlsPolicy => keeper.keep(&previous.backend_tls_policies, &mut next.backend_tls_policies),
-            Kind::CertificateFile => keeper.keep(&previous.certificate_files, &mut next.certificate_files),
-            Kind::Namespace => keeper.keep(&previous.namespaces, &mut next.namespaces),
-        }
+    macro_rules! keep {
+        ($table:ident) => {
+            keeper.keep(&previous.$table, &mut next.$table)
+        };
+    }
+    for kind in Kind::all() {
+        of_kind!(kind, keep);
     }
     keep_secrets(previous, &mut next, &mut kept);
     keep_files(previous, &mut next, &mut kept);
@@ -63,7 +36,8 @@ pub(super) fn update(previous: &Objects, mut next: Objects) -> Objects {
 
 /// A Secret that held a certificate and holds none any more is broken too.
 fn keep_secrets(previous: &Objects, next: &mut Objects, kept: &mut Vec<Diagnostic>) {
-    for (key, old) in &previous.secrets {
+    let of_files = previous.secrets.iter().filter(|(_, old)| old.origin.file().is_some());
+    for (key, old) in of_files {
         let Some(new) = next.secrets.get_mut(key) else { continue };
         let Err(unusable) = pem::of_secret(&new.body) else {
             continue;
@@ -124,10 +98,11 @@ impl Keeper<'_> {
 
     fn keep<T: Clone>(&mut self, previous: &Table<T>, next: &mut Table<T>) {
         for (key, object) in previous {
+            let Some(file) = object.origin.file() else { continue };
             if next.contains_key(key) {
                 continue;
             }
-            if self.broken.contains(&object.id) || self.lost(&object.origin.file) {
+            if self.broken.contains(&object.id) || self.lost(file) {
                 self.kept.push(note(object));
                 next.insert(key.clone(), object.clone());
             }
@@ -135,7 +110,7 @@ impl Keeper<'_> {
     }
 }
 
-fn note<T>(object: &Object<T>) -> Diagnostic {
+pub(super) fn note<T>(object: &Object<T>) -> Diagnostic {
     // The old text's lines are not the new text's: name the file alone.
     let mut finding = object
         .subject()
