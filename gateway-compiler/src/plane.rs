@@ -6,7 +6,7 @@
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::Subject;
-use gateway_core::ir::{Destination, StreamRule};
+use gateway_core::ir::{Destination, StreamRule, Transport};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -39,6 +39,17 @@ pub(crate) enum Protocol {
     Https,
     TlsPassthrough,
     Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// What carries it: ports of different transports have nothing to do with each other.
+    pub const fn transport(self) -> Transport {
+        match self {
+            Protocol::Http | Protocol::Https | Protocol::TlsPassthrough | Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+        }
+    }
 }
 
 /// An annotation that asks for a plane.
@@ -86,10 +97,18 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
             Some(wish) => (wish.plane, format!("{} asks", wish.by.id)),
             None => (PlaneName::Kernel, "TCP is forwarded by packets".to_owned()),
         },
+        // Datagrams hold no requests: whoever asks for those gets the relay.
+        Protocol::Udp => match wishes.iter().max_by_key(|wish| wish.plane) {
+            Some(wish) => (wish.plane.min(PlaneName::Splice), format!("{} asks", wish.by.id)),
+            None => (PlaneName::Kernel, "datagrams are forwarded by packets".to_owned()),
+        },
     };
     for wish in wishes.iter().filter(|wish| wish.plane != plane) {
         let problem = match protocol {
-            Protocol::Tcp => format!(
+            Protocol::Udp if wish.plane == PlaneName::Http => {
+                "the annotation asks for http, but datagrams hold no requests: splice it is".to_owned()
+            }
+            Protocol::Tcp | Protocol::Udp => format!(
                 "the annotation asks for {}, but {why}: {plane} is stricter and wins",
                 wish.plane
             ),
@@ -102,7 +121,7 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
                 .finding(Severity::Warning, FIELD, problem, format!("remove it or write {plane}")),
         );
     }
-    let asked = protocol == Protocol::Tcp && !wishes.is_empty();
+    let asked = matches!(protocol, Protocol::Tcp | Protocol::Udp) && !wishes.is_empty();
     Choice {
         plane,
         why: if asked { format!("{why} for it") } else { why },
@@ -173,6 +192,9 @@ mod tests {
 
     #[test]
     fn a_wish_cannot_loosen_what_the_protocol_needs() {
+        check(Protocol::Udp, &[], PlaneName::Kernel, 0);
+        check(Protocol::Udp, &["http"], PlaneName::Splice, 1);
+        check(Protocol::Udp, &["splice"], PlaneName::Splice, 0);
         check(Protocol::Http, &["kernel"], PlaneName::Http, 1);
         check(Protocol::TlsPassthrough, &["http"], PlaneName::Splice, 1);
         check(Protocol::Tcp, &["ebpf"], PlaneName::Kernel, 1);

@@ -9,8 +9,8 @@ use crate::objects::Subject;
 use crate::plane::{self, Choice, PlaneName, Protocol};
 use gateway_core::ir::{
     Bind, CertificateName, Destination, HostPattern, HttpDestination, HttpRule, HttpRules, HttpScope, Ir, ListenerName,
-    Plane, Recognise, RouteKind, ServiceName, StreamRule, StreamRules, Timeouts, Transport, UpstreamProtocol,
-    VirtualHost, Weighted,
+    Plane, Recognise, RouteKind, ServiceName, StreamRule, StreamRules, Timeouts, UpstreamProtocol, VirtualHost,
+    Weighted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ pub(super) fn assemble(work: &mut Work<'_>, gateways: &[Gateway<'_>]) -> Ir {
                 let bind = Bind {
                     addr: *addr,
                     port: listener.port,
-                    transport: Transport::Tcp,
+                    transport: protocol.transport(),
                 };
                 by_bind.entry(bind).or_default().push(Served {
                     gateway: gateway.subject,
@@ -64,8 +64,10 @@ fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_co
         (Protocol::Http | Protocol::Https, _) => Plane::Http(http(work, protocol, served)),
         (Protocol::TlsPassthrough, _) => Plane::Splice(sni(served, &mut work.found)),
         (Protocol::Tcp, PlaneName::Http) => Plane::Http(requests_of_a_stream(served, &mut work.found)),
-        (Protocol::Tcp, PlaneName::Splice) => Plane::Splice(stream(served, &mut work.found)),
-        (Protocol::Tcp, PlaneName::Kernel) => {
+        (Protocol::Tcp, PlaneName::Splice) | (Protocol::Udp, PlaneName::Splice | PlaneName::Http) => {
+            Plane::Splice(stream(served, &mut work.found))
+        }
+        (Protocol::Tcp | Protocol::Udp, PlaneName::Kernel) => {
             let rules = stream(served, &mut work.found);
             let obstacle = plane::kernel_obstacle(bind.addr, &rules.rules).map(str::to_owned);
             match obstacle.or_else(|| unreachable(work, bind.addr, &rules)) {

@@ -146,7 +146,7 @@ fn to_gateway<'o>(
     let mut attached = false;
     for listener in named {
         let hosts: Vec<HostPattern> = match listener.protocol {
-            Some(Protocol::Tcp) => vec![HostPattern::Any],
+            Some(Protocol::Tcp | Protocol::Udp) => vec![HostPattern::Any],
             Some(Protocol::Http | Protocol::Https | Protocol::TlsPassthrough) | None => route
                 .hostnames
                 .iter()

@@ -138,9 +138,13 @@ fn service<'o>(
             "add the Service's port number",
         ));
     };
-    let tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|p| p == "TCP");
-    let Some(port) = ports.iter().find(|port| port.port == number && tcp(&port.protocol)) else {
-        let problem = format!("Service {key} has no TCP port {number}");
+    let carries = match route.id.kind {
+        Kind::UdpRoute => "UDP",
+        _ => "TCP",
+    };
+    let fits = |protocol: &Option<String>| protocol.as_deref().unwrap_or("TCP") == carries;
+    let Some(port) = ports.iter().find(|port| port.port == number && fits(&port.protocol)) else {
+        let problem = format!("Service {key} has no {carries} port {number}");
         return Err(bad(
             reason::BACKEND_NOT_FOUND,
             ".port",
@@ -160,7 +164,8 @@ fn service<'o>(
     work.reached.entry(route.id.clone()).or_default().insert(key.clone());
     let tls = match work.policies.of(&key, &port.name) {
         // What passes through is the client's own TLS.
-        _ if route.id.kind == Kind::TlsRoute => None,
+        // Datagrams are in no TLS session.
+        _ if matches!(route.id.kind, Kind::TlsRoute | Kind::UdpRoute) => None,
         None => None,
         Some(Ok(_)) if route.id.kind == Kind::TcpRoute => {
             let why = format!("Service {key} has a BackendTLSPolicy, which is not served yet for a TCPRoute");
@@ -207,7 +212,7 @@ fn fail(why: String) -> Destination {
 /// `appProtocol` (KEP-3726, and the plain words in use) to what we speak; `Err` names what we do not. Over TLS the
 /// same words decide, and ALPN offers what they say.
 fn protocol(app_protocol: Option<&str>, route: Kind, tls: bool) -> Result<Option<UpstreamProtocol>, String> {
-    let stream = matches!(route, Kind::TcpRoute | Kind::TlsRoute);
+    let stream = matches!(route, Kind::TcpRoute | Kind::TlsRoute | Kind::UdpRoute);
     match app_protocol {
         None => Ok(None),
         Some("kubernetes.io/h2c" | "h2c" | "grpc" | "http2") => Ok(Some(UpstreamProtocol::H2c)),

@@ -2,7 +2,7 @@
 //!
 //! Within one Gateway, listeners that cannot be told apart all lose: none is picked (Gateway API, Gateway.listeners).
 //! Between Gateways the older one keeps what it has. HTTP shares a port by hostname, HTTPS likewise, TLS passthrough
-//! likewise; a port speaks one of them.
+//! likewise; a port speaks one of them. UDP ports are others than TCP ports.
 
 use super::gateway::Gateway;
 use super::listener::{Listener, Problem};
@@ -93,6 +93,9 @@ fn within(listeners: &[Listener<'_>], index: usize) -> Option<Problem> {
 }
 
 fn clash(a: Protocol, a_host: &HostPattern, b: Protocol, b_host: &HostPattern, other: &str) -> Option<Problem> {
+    if a.transport() != b.transport() {
+        return None;
+    }
     if a != b {
         let message = format!("listener {other} speaks another protocol on the same port");
         return Some(Problem {
@@ -103,6 +106,13 @@ fn clash(a: Protocol, a_host: &HostPattern, b: Protocol, b_host: &HostPattern, o
     match a {
         Protocol::Tcp => {
             let message = format!("listener {other} takes every connection of the same port");
+            Some(Problem {
+                reason: reason::PROTOCOL_CONFLICT,
+                message,
+            })
+        }
+        Protocol::Udp => {
+            let message = format!("listener {other} takes every datagram of the same port");
             Some(Problem {
                 reason: reason::PROTOCOL_CONFLICT,
                 message,

@@ -23,7 +23,7 @@ pub(super) fn of_family(service: &ServiceName, ipv4: bool) -> ServiceName {
     ServiceName::new(format!("{service}/{}", if ipv4 { "ipv4" } else { "ipv6" }))
 }
 
-/// `namespace/name:port`, resolved once into `work.services`, with one service for each family.
+/// `namespace/name:port`, of a UDP port with `/udp` behind it, resolved once into `work.services`, with one service for each family.
 /// `tls`: how its endpoints are spoken to; depends on the Service and the port alone. The kernel plane's twins are in
 /// plain text: what packets carry is not ours.
 pub(super) fn service(
@@ -32,7 +32,11 @@ pub(super) fn service(
     port: &ServicePort,
     tls: Option<Arc<BackendTls>>,
 ) -> ServiceName {
-    let text = format!("{}:{}", object.key(), port.port);
+    let transport = match port.protocol.as_deref() {
+        Some("UDP") => "/udp",
+        _ => "",
+    };
+    let text = format!("{}:{}{transport}", object.key(), port.port);
     let name = ServiceName::new(text.as_str());
     if work.services.contains_key(&name) {
         return name;

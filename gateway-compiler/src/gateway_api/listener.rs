@@ -162,6 +162,7 @@ impl Reading<'_, '_> {
             ("HTTPS", "Terminate") => Some(Protocol::Https),
             ("TLS", "Passthrough") => Some(Protocol::TlsPassthrough),
             ("TCP", _) => Some(Protocol::Tcp),
+            ("UDP", _) => Some(Protocol::Udp),
             ("TLS", "Terminate") => {
                 let message = "protocol TLS in mode Terminate is not served yet".to_owned();
                 self.refuse(
@@ -184,7 +185,7 @@ impl Reading<'_, '_> {
             }
             (protocol, _) => {
                 let message = format!("protocol {protocol} is not served");
-                let remedy = "use HTTP, HTTPS, TLS (Passthrough) or TCP";
+                let remedy = "use HTTP, HTTPS, TLS (Passthrough), TCP or UDP";
                 self.refuse(reason::UNSUPPORTED_PROTOCOL, ".protocol", message, remedy);
                 None
             }
@@ -193,8 +194,8 @@ impl Reading<'_, '_> {
 
     fn hostname(&mut self) {
         match hostname::pattern(self.spec.hostname.as_deref()) {
-            // A TCP connection names no host.
-            Ok(_) if self.listener.protocol == Some(Protocol::Tcp) => {}
+            // Neither a TCP connection nor a datagram names a host.
+            Ok(_) if matches!(self.listener.protocol, Some(Protocol::Tcp | Protocol::Udp)) => {}
             Ok(pattern) => self.listener.hostname = pattern,
             Err(problem) => self.refuse(reason::UNSUPPORTED_VALUE, ".hostname", problem, "correct it"),
         }
@@ -205,6 +206,7 @@ impl Reading<'_, '_> {
             Some(Protocol::Http | Protocol::Https) => &[Kind::HttpRoute, Kind::GrpcRoute],
             Some(Protocol::TlsPassthrough) => &[Kind::TlsRoute],
             Some(Protocol::Tcp) => &[Kind::TcpRoute],
+            Some(Protocol::Udp) => &[Kind::UdpRoute],
             None => &[],
         };
         let asked = &self.spec.allowed_routes.kinds;

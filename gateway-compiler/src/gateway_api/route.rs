@@ -33,7 +33,7 @@ pub(super) enum Carries {
     Nothing,
 }
 
-/// The one rule of a TCPRoute or TLSRoute.
+/// The one rule of a TCPRoute, TLSRoute or UDPRoute.
 #[derive(Clone)]
 pub(super) struct Stream {
     pub name: RuleName,

@@ -1,4 +1,4 @@
-//! TCPRoute and TLSRoute to the one rule a listener that does not look into requests can have.
+//! TCPRoute, TLSRoute and UDPRoute to the one rule a listener that does not look into requests can have.
 
 use super::http_route::rule_name;
 use super::route::{self, BACKENDS_MAX, Carries, Route, Stream};
@@ -11,11 +11,6 @@ use gateway_core::ir::{Destination, Weighted};
 pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<StreamRoute>) -> Route<'o> {
     let (subject, spec) = (object.subject(), &object.body.spec);
     let mut route = route::begin(work, subject, &spec.parent_refs, &spec.hostnames);
-    if subject.id.kind == Kind::UdpRoute {
-        let problem = "UDPRoute is not served yet";
-        work.found.push(subject.finding(Severity::Warning, "", problem, ""));
-        return route;
-    }
     if spec.rules.len() > 1 {
         let problem = "a rule without matches leaves nothing to the ones after it: only the first is served";
         work.found
@@ -24,7 +19,10 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<StreamRoute>) 
     let mut shares = Vec::new();
     let backends = spec.rules.first().map_or(&[][..], |rule| rule.backend_refs.as_slice());
     if backends.is_empty() {
-        let problem = "the route has no backend: connections are refused";
+        let problem = match subject.id.kind {
+            Kind::UdpRoute => "the route has no backend: datagrams are dropped",
+            _ => "the route has no backend: connections are refused",
+        };
         work.found
             .push(subject.finding(Severity::Warning, "spec.rules", problem, "add a backendRef"));
         let to = Destination::Fail {
