@@ -6,6 +6,7 @@
 mod bench;
 mod budget;
 mod check;
+mod conformance;
 mod ebpf;
 mod fuzz;
 mod run;
@@ -65,6 +66,11 @@ const VERBS: &[Verb] = &[
         run: fuzz::verb,
     },
     Verb {
+        name: "conformance",
+        about: "the Gateway API's own suite in a real API server: conformance [--profile P].. [--run TEST] [--suite V] [--then SCRIPT] [--keep]",
+        run: conformance::verb,
+    },
+    Verb {
         name: "bench",
         about: "what a request costs here and in installed peers: bench l7 [--only PART] [--rounds N] [--secs S] [--write]",
         run: bench::verb,
@@ -108,7 +114,7 @@ fn main() -> ExitCode {
 fn usage() -> String {
     let mut text = String::from("cargo xtask VERB [ARGS]\n\n");
     for verb in VERBS {
-        text.push_str(&format!("  {:<6} {}\n", verb.name, verb.about));
+        text.push_str(&format!("  {:<11} {}\n", verb.name, verb.about));
     }
     text
 }
