@@ -3,16 +3,20 @@
 //! Gateways become listeners, conflicts are settled, routes are converted and attached, and what stands on one
 //! address and port is merged. Every step adds to statuses and diagnostics; none can fail.
 
+mod address;
 mod assemble;
 mod attach;
 mod authority;
 mod backend_ref;
 mod backend_tls;
 mod certificate;
+mod class;
 mod client_certificate;
+mod condition;
 mod conflict;
 mod duration;
 mod endpoints;
+mod features;
 mod filters;
 mod frontend_tls;
 mod gateway;
@@ -21,9 +25,11 @@ mod hostname;
 mod http_route;
 mod listener;
 mod matches;
+mod parameters;
 mod reference_grant;
 mod route;
 mod stream_route;
+mod told;
 
 use crate::objects::{EndpointSlices, Key, ObjectId, Objects};
 use crate::{Compiled, Diagnostic, Settings};
@@ -55,14 +61,14 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
         found: Vec::new(),
     };
     work.policies = backend_tls::policies(&mut work);
-    let (classes, mut statuses) = gateway::classes(&mut work);
+    let (classes, mut statuses) = class::classes(&mut work);
     let mut gateways = gateway::gateways(&mut work, &classes);
     conflict::settle(&mut gateways, &mut work.found);
     for route in route::all(&mut work) {
         statuses.extend(attach::attach(&mut work, &mut gateways, route));
     }
     let ir = assemble::assemble(&mut work, &gateways);
-    statuses.extend(gateways.iter().map(gateway::status));
+    statuses.extend(gateways.iter().map(told::gateway));
     statuses.extend(backend_tls::statuses(&work.policies, &gateways, &work.reached));
     Compiled {
         ir,

@@ -190,7 +190,9 @@ pub(crate) type EndpointSlices<'o> = BTreeMap<(&'o str, &'o str), Vec<&'o Object
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objects {
     pub gateway_classes: Table<GatewayClass>,
+    pub gateway_class_configs: Table<GatewayClassConfig>,
     pub gateways: Table<Gateway>,
+    pub listener_sets: Table<ListenerSet>,
     pub http_routes: Table<HttpRoute>,
     pub grpc_routes: Table<GrpcRoute>,
     pub tcp_routes: Table<StreamRoute>,

@@ -9,10 +9,16 @@ pub struct Settings {
     pub controller: String,
     /// The class that is ours without a GatewayClass object.
     pub class: String,
-    /// Where Gateways without addresses get theirs: one of each pool. Empty: every address of the host.
+    /// Where Gateways without addresses get theirs: one of each pool. Empty: every address of the host. Parameters of a
+    /// class or of a Gateway go before it.
     pub address_pools: Vec<IpNet>,
+    /// A Gateway may ask for any address, and several for the same one: from files yes. From a cluster no: it must be of
+    /// a pool, and is one Gateway's alone.
+    pub any_address: bool,
     /// Endpoints on loopback addresses are served: from files yes, from a cluster no (Kubernetes forbids them).
     pub loopback_endpoints: bool,
+    /// Version of the Gateway API that the cluster has, such as `v1.7.0`; `None`: there is no cluster.
+    pub api_version: Option<String>,
 }
 
 impl Default for Settings {
@@ -22,7 +28,9 @@ impl Default for Settings {
             controller: "sluice.dev/gateway-controller".to_owned(),
             class: "sluice".to_owned(),
             address_pools: Vec::new(),
+            any_address: true,
             loopback_endpoints: true,
+            api_version: None,
         }
     }
 }

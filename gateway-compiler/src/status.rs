@@ -2,7 +2,7 @@
 //!
 //! Whoever writes them says Accepted and Programmed only after the data plane has the revision.
 
-use crate::objects::ObjectId;
+use crate::objects::{Kind, ObjectId};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -17,20 +17,24 @@ pub struct ObjectStatus {
 pub enum Status {
     Class {
         conditions: Vec<Condition>,
+        /// Names of Gateway API features, in ascending order.
+        supported_features: &'static [&'static str],
     },
     Gateway {
         conditions: Vec<Condition>,
         addresses: Vec<IpAddr>,
         listeners: Vec<ListenerStatus>,
+        /// ListenerSets that are accepted.
+        attached_listener_sets: u32,
     },
-    /// One entry for each parentRef that names one of our Gateways.
-    Route {
-        parents: Vec<ParentStatus>,
+    ListenerSet {
+        conditions: Vec<Condition>,
+        listeners: Vec<ListenerStatus>,
     },
+    /// One entry for each parentRef that names one of our Gateways, or a ListenerSet of one.
+    Route { parents: Vec<ParentStatus> },
     /// One entry for each Gateway of ours that sends traffic to what the policy is about.
-    Policy {
-        ancestors: Vec<ParentStatus>,
-    },
+    Policy { ancestors: Vec<ParentStatus> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct ParentStatus {
 /// A parentRef as the route wrote it, defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ParentName {
+    /// Gateway or ListenerSet.
+    pub kind: Kind,
     pub namespace: String,
     pub name: String,
     pub section: Option<String>,
@@ -59,6 +65,10 @@ pub struct ParentName {
 
 impl fmt::Display for ParentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Gateway => {}
+            kind => write!(f, "{kind} ")?,
+        }
         write!(f, "{}/{}", self.namespace, self.name)?;
         if let Some(section) = &self.section {
             write!(f, "/{section}")?;
@@ -84,6 +94,7 @@ pub struct Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionKind {
     Accepted,
+    SupportedVersion,
     Conflicted,
     ResolvedRefs,
     PartiallyInvalid,
@@ -96,6 +107,7 @@ impl ConditionKind {
     pub const fn name(self) -> &'static str {
         match self {
             ConditionKind::Accepted => "Accepted",
+            ConditionKind::SupportedVersion => "SupportedVersion",
             ConditionKind::Conflicted => "Conflicted",
             ConditionKind::ResolvedRefs => "ResolvedRefs",
             ConditionKind::PartiallyInvalid => "PartiallyInvalid",
@@ -125,8 +137,18 @@ pub mod reason {
     pub const NO_CONFLICTS: &str = "NoConflicts";
     pub const INVALID: &str = "Invalid";
     pub const PENDING: &str = "Pending";
-    // Gateway
+    // GatewayClass
+    pub const SUPPORTED_VERSION: &str = "SupportedVersion";
+    pub const UNSUPPORTED_VERSION: &str = "UnsupportedVersion";
+    // Gateway, ListenerSet
+    pub const INVALID_PARAMETERS: &str = "InvalidParameters";
+    pub const ADDRESS_NOT_USABLE: &str = "AddressNotUsable";
+    pub const NOT_ALLOWED: &str = "NotAllowed";
+    pub const PARENT_NOT_ACCEPTED: &str = "ParentNotAccepted";
+    pub const PARENT_NOT_PROGRAMMED: &str = "ParentNotProgrammed";
+    pub const TOO_MANY_LISTENERS: &str = "TooManyListeners";
     pub const LISTENERS_NOT_VALID: &str = "ListenersNotValid";
+    pub const LISTENERS_NOT_RESOLVED: &str = "ListenersNotResolved";
     pub const UNSUPPORTED_ADDRESS: &str = "UnsupportedAddress";
     pub const ADDRESS_NOT_ASSIGNED: &str = "AddressNotAssigned";
     // Listener

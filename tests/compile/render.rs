@@ -209,27 +209,29 @@ impl Out {
         let ObjectStatus { object, status } = status;
         self.line(0, format!("status {object}"));
         match status {
-            Status::Class { conditions } => conditions.iter().for_each(|c| self.line(1, c.to_string())),
+            Status::Class {
+                conditions,
+                supported_features,
+            } => {
+                conditions.iter().for_each(|c| self.line(1, c.to_string()));
+                self.line(1, format!("{} features", supported_features.len()));
+            }
             Status::Gateway {
                 conditions,
                 addresses,
                 listeners,
+                attached_listener_sets,
             } => {
                 self.line(1, format!("addresses {addresses:?}"));
-                conditions.iter().for_each(|c| self.line(1, c.to_string()));
-                for ListenerStatus {
-                    name,
-                    supported_kinds,
-                    attached_routes,
-                    conditions,
-                } in listeners
-                {
-                    self.line(
-                        1,
-                        format!("listener {name} takes {supported_kinds:?}, has {attached_routes}"),
-                    );
-                    conditions.iter().for_each(|c| self.line(2, c.to_string()));
+                if *attached_listener_sets > 0 {
+                    self.line(1, format!("{attached_listener_sets} listener sets"));
                 }
+                conditions.iter().for_each(|c| self.line(1, c.to_string()));
+                listeners.iter().for_each(|each| self.listener_status(each));
+            }
+            Status::ListenerSet { conditions, listeners } => {
+                conditions.iter().for_each(|c| self.line(1, c.to_string()));
+                listeners.iter().for_each(|each| self.listener_status(each));
             }
             Status::Route { parents } | Status::Policy { ancestors: parents } => {
                 for ParentStatus { parent, conditions } in parents {
@@ -238,6 +240,22 @@ impl Out {
                 }
             }
         }
+    }
+}
+
+impl Out {
+    fn listener_status(&mut self, status: &ListenerStatus) {
+        let ListenerStatus {
+            name,
+            supported_kinds,
+            attached_routes,
+            conditions,
+        } = status;
+        self.line(
+            1,
+            format!("listener {name} takes {supported_kinds:?}, has {attached_routes}"),
+        );
+        conditions.iter().for_each(|c| self.line(2, c.to_string()));
     }
 }
 

@@ -1,12 +1,13 @@
 //! Routes to listeners: which take which, under which hostnames, and what the route is told.
 
 use super::Work;
-use super::gateway::{Gateway, condition};
+use super::condition::condition;
+use super::gateway::Gateway;
 use super::listener::{Listener, Namespaces};
 use super::route::{Carries, Route, Verdict};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{LabelSelector, ParentRef};
-use crate::objects::{Key, Objects, Subject};
+use crate::objects::{Key, Kind, Objects, Subject};
 use crate::plane::Protocol;
 use crate::status::{Condition, ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
 use gateway_core::ir::HostPattern;
@@ -91,6 +92,7 @@ fn find<'g, 'o>(
         );
     }
     let name = ParentName {
+        kind: Kind::Gateway,
         namespace: namespace.to_owned(),
         name: parent.name.clone(),
         section: parent.section_name.clone().filter(|section| !section.is_empty()),

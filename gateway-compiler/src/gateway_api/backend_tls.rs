@@ -4,11 +4,12 @@
 //! target the oldest counts, then the first by name; one for a port goes before one for the whole Service.
 
 use super::authority::{self, REFS_MAX, Reasons};
-use super::gateway::{Gateway, condition};
+use super::condition::condition;
+use super::gateway::Gateway;
 use super::{Work, hostname};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{BackendTlsPolicy, SubjectAltName};
-use crate::objects::{Key, Object, ObjectId, Subject};
+use crate::objects::{Key, Kind, Object, ObjectId, Subject};
 use crate::status::{ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
 use gateway_core::ir::{Authorities, BackendTls, SubjectName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -258,6 +259,7 @@ pub(super) fn statuses(
         let reached = routes.filter_map(|route| services.get(route)).flatten().collect();
         let id = gateway.subject.id;
         let name = ParentName {
+            kind: Kind::Gateway,
             namespace: id.namespace.clone(),
             name: id.name.clone(),
             section: None,

@@ -4,8 +4,9 @@
 //! Between Gateways the older one keeps what it has. HTTP shares a port by hostname, HTTPS likewise, TLS passthrough
 //! likewise; a port speaks one of them. UDP ports are others than TCP ports.
 
+use super::condition::Problem;
 use super::gateway::Gateway;
-use super::listener::{Listener, Problem};
+use super::listener::Listener;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::plane::Protocol;
 use crate::status::reason;

@@ -1,5 +1,6 @@
 //! One listener of a Gateway: what it speaks, whom it takes, and what is wrong with it.
 
+use super::condition::Problem;
 use super::frontend_tls::{self, Weight};
 use super::route::Stream;
 use super::{Work, certificate, hostname};
@@ -12,13 +13,6 @@ use gateway_core::ir::{CertificateName, HostPattern, HttpRule, ListenerName, Lis
 use std::collections::{BTreeMap, BTreeSet};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
-
-/// A reason word and a sentence, for a condition that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub reason: &'static str,
-    pub message: String,
-}
 
 /// From which namespaces routes may attach.
 #[derive(Clone, Copy)]

@@ -2,24 +2,6 @@
 
 use crate::objects::{Kind, Objects};
 
-/// Group of an object that may refer or be referred to.
-pub(super) const fn group(kind: Kind) -> &'static str {
-    match kind {
-        Kind::GatewayClass
-        | Kind::Gateway
-        | Kind::HttpRoute
-        | Kind::GrpcRoute
-        | Kind::TcpRoute
-        | Kind::TlsRoute
-        | Kind::UdpRoute
-        | Kind::BackendTlsPolicy
-        | Kind::ReferenceGrant => "gateway.networking.k8s.io",
-        Kind::Service | Kind::Secret | Kind::ConfigMap | Kind::Namespace => "",
-        Kind::EndpointSlice => "discovery.k8s.io",
-        Kind::CertificateFile => "sluice.dev",
-    }
-}
-
 /// Whether objects of `from` in `from_namespace` may refer to the object `to` named `name` in `namespace`.
 pub(super) fn allows(
     objects: &Objects,
@@ -36,11 +18,11 @@ pub(super) fn allows(
         .any(|grant| {
             let spec = &grant.body.spec;
             let from_fits = |f: &crate::objects::kinds::GrantFrom| {
-                f.group == group(from) && f.kind == from.name() && f.namespace == from_namespace
+                f.group == from.group() && f.kind == from.name() && f.namespace == from_namespace
             };
             let to_fits = |t: &crate::objects::kinds::GrantTo| {
                 let named = t.name.as_deref().filter(|wanted| !wanted.is_empty());
-                t.group == group(to) && t.kind == to.name() && named.is_none_or(|wanted| wanted == name)
+                t.group == to.group() && t.kind == to.name() && named.is_none_or(|wanted| wanted == name)
             };
             spec.from.iter().any(from_fits) && spec.to.iter().any(to_fits)
         })

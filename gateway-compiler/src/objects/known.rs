@@ -6,7 +6,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     GatewayClass,
+    GatewayClassConfig,
     Gateway,
+    ListenerSet,
     HttpRoute,
     GrpcRoute,
     TcpRoute,
@@ -27,7 +29,9 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Kind::GatewayClass => "GatewayClass",
+            Kind::GatewayClassConfig => "GatewayClassConfig",
             Kind::Gateway => "Gateway",
+            Kind::ListenerSet => "ListenerSet",
             Kind::HttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
             Kind::TcpRoute => "TCPRoute",
@@ -61,7 +65,7 @@ impl Kind {
 
     /// Objects of this kind live in a namespace.
     pub const fn namespaced(self) -> bool {
-        !matches!(self, Kind::GatewayClass | Kind::Namespace)
+        !matches!(self, Kind::GatewayClass | Kind::GatewayClassConfig | Kind::Namespace)
     }
 }
 
@@ -85,9 +89,10 @@ pub(super) enum Known {
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
 /// Group, kind, and the versions that were ever served, newest first.
-const KINDS: [(&str, Kind, &[&str]); 15] = [
+const KINDS: [(&str, Kind, &[&str]); 17] = [
     (GATEWAY_API, Kind::GatewayClass, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::Gateway, &["v1", "v1beta1", "v1alpha2"]),
+    (GATEWAY_API, Kind::ListenerSet, &["v1"]),
     (GATEWAY_API, Kind::HttpRoute, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::GrpcRoute, &["v1", "v1alpha2"]),
     (GATEWAY_API, Kind::TcpRoute, &["v1", "v1alpha2"]),
@@ -100,6 +105,7 @@ const KINDS: [(&str, Kind, &[&str]); 15] = [
     ("", Kind::ConfigMap, &["v1"]),
     (GATEWAY_API, Kind::BackendTlsPolicy, &["v1", "v1alpha3"]),
     ("sluice.dev", Kind::CertificateFile, &["v1alpha1"]),
+    ("sluice.dev", Kind::GatewayClassConfig, &["v1alpha1"]),
     ("", Kind::Namespace, &["v1"]),
 ];
 
@@ -174,14 +180,16 @@ type Fields = (&'static [&'static str], &'static [&'static str]);
 
 fn fields(kind: Kind) -> Fields {
     match kind {
-        Kind::GatewayClass => (&["spec.description"], &["spec.parametersRef"]),
+        Kind::GatewayClass => (&["spec.description"], &[]),
+        Kind::GatewayClassConfig => (&[], &[]),
+        Kind::ListenerSet => (&[], &["spec.listeners.filters"]),
         Kind::Gateway => (
-            &["spec.infrastructure.labels", "spec.infrastructure.annotations"],
+            &[],
             &[
-                "spec.infrastructure",
-                "spec.allowedListeners",
+                "spec.addresses.routability",
                 "spec.backendTLS",
                 "spec.defaultScope",
+                "spec.listeners.filters",
                 "spec.listeners.tls.frontendValidation",
             ],
         ),
@@ -273,7 +281,7 @@ mod tests {
             Known::Version(Kind::Gateway, _)
         ));
         assert!(matches!(
-            known("gateway.networking.k8s.io/v1", "ListenerSet"),
+            known("gateway.networking.k8s.io/v1", "XMesh"),
             Known::NotServed
         ));
         assert!(matches!(known("apps/v1", "Deployment"), Known::Foreign));

@@ -5,7 +5,9 @@ macro_rules! of_kind {
     ($kind:expr, $each:ident) => {
         match $kind {
             Kind::GatewayClass => $each!(gateway_classes),
+            Kind::GatewayClassConfig => $each!(gateway_class_configs),
             Kind::Gateway => $each!(gateways),
+            Kind::ListenerSet => $each!(listener_sets),
             Kind::HttpRoute => $each!(http_routes),
             Kind::GrpcRoute => $each!(grpc_routes),
             Kind::TcpRoute => $each!(tcp_routes),

@@ -3,8 +3,8 @@
 use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
 use anyhow::Result;
 use gateway_compiler::diagnostic::Severity;
-use gateway_compiler::objects::{Objects, Source};
-use gateway_compiler::status::{ObjectStatus, Status};
+use gateway_compiler::objects::{ObjectId, Objects, Source};
+use gateway_compiler::status::{ListenerStatus, ObjectStatus, Status};
 use gateway_compiler::{Compiled, Settings, compile, parse};
 use gateway_core::ir::Ir;
 use std::path::PathBuf;
@@ -122,28 +122,25 @@ pub fn objects_of(reading: Reading) -> (Objects, Vec<String>) {
 fn lines(status: &ObjectStatus) -> Vec<String> {
     let object = &status.object;
     match &status.status {
-        Status::Class { conditions } => conditions.iter().map(|one| format!("{object}: {one}")).collect(),
+        Status::Class { conditions, .. } => conditions.iter().map(|one| format!("{object}: {one}")).collect(),
         Status::Gateway {
             conditions,
             addresses,
             listeners,
+            attached_listener_sets,
         } => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             let mut lines: Vec<String> = conditions.iter().map(|one| format!("{object}: {one}")).collect();
             lines.push(format!("{object}: addresses {}", addresses.join(", ")));
-            for listener in listeners {
-                let name = &listener.name;
-                lines.extend(
-                    listener
-                        .conditions
-                        .iter()
-                        .map(|one| format!("{object} listener {name}: {one}")),
-                );
-                lines.push(format!(
-                    "{object} listener {name}: {} routes attached",
-                    listener.attached_routes
-                ));
+            if *attached_listener_sets > 0 {
+                lines.push(format!("{object}: {attached_listener_sets} ListenerSets attached"));
             }
+            lines.extend(listeners.iter().flat_map(|one| lines_of_listener(object, one)));
+            lines
+        }
+        Status::ListenerSet { conditions, listeners } => {
+            let mut lines: Vec<String> = conditions.iter().map(|one| format!("{object}: {one}")).collect();
+            lines.extend(listeners.iter().flat_map(|one| lines_of_listener(object, one)));
             lines
         }
         Status::Route { parents } | Status::Policy { ancestors: parents } => parents
@@ -156,4 +153,15 @@ fn lines(status: &ObjectStatus) -> Vec<String> {
             })
             .collect(),
     }
+}
+
+fn lines_of_listener(object: &ObjectId, listener: &ListenerStatus) -> Vec<String> {
+    let name = &listener.name;
+    let conditions = listener.conditions.iter();
+    let mut lines: Vec<String> = conditions
+        .map(|one| format!("{object} listener {name}: {one}"))
+        .collect();
+    let routes = listener.attached_routes;
+    lines.push(format!("{object} listener {name}: {routes} routes attached"));
+    lines
 }

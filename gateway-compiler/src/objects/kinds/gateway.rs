@@ -1,4 +1,4 @@
-//! GatewayClass, Gateway and ReferenceGrant.
+//! GatewayClass with its parameters, Gateway, ListenerSet and ReferenceGrant.
 
 use super::GatewayTls;
 use serde::Deserialize;
@@ -14,12 +14,36 @@ pub struct GatewayClass {
 #[serde(rename_all = "camelCase")]
 pub struct GatewayClassSpec {
     pub controller_name: String,
+    pub parameters_ref: Option<ObjectRef>,
+}
+
+/// `sluice.dev/v1alpha1` GatewayClassConfig: what the `parametersRef` of a GatewayClass or Gateway may name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct GatewayClassConfig {
+    #[serde(default)]
+    pub spec: GatewayClassConfigSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayClassConfigSpec {
+    /// Blocks of addresses, such as `192.0.2.0/24`. Absent: what is said further out stands.
+    pub address_pools: Option<Vec<String>>,
 }
 
 /// `gateway.networking.k8s.io` Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Gateway {
     pub spec: GatewaySpec,
+    /// What was said about it last: its addresses stay.
+    #[serde(default)]
+    pub status: GatewayStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct GatewayStatus {
+    #[serde(default)]
+    pub addresses: Vec<Address>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -31,6 +55,42 @@ pub struct GatewaySpec {
     #[serde(default)]
     pub addresses: Vec<Address>,
     pub tls: Option<GatewayTls>,
+    pub infrastructure: Option<Infrastructure>,
+    #[serde(default)]
+    pub allowed_listeners: AllowedListeners,
+}
+
+/// What is said of everything that is made for a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Infrastructure {
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// In the Gateway's own namespace.
+    pub parameters_ref: Option<ObjectRef>,
+}
+
+/// Whose ListenerSets may attach; nobody's when nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct AllowedListeners {
+    #[serde(default)]
+    pub namespaces: RouteNamespaces,
+}
+
+/// `gateway.networking.k8s.io` ListenerSet: more listeners for a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ListenerSet {
+    pub spec: ListenerSetSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerSetSpec {
+    pub parent_ref: ObjectRef,
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

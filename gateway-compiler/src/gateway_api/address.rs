@@ -1,0 +1,318 @@
+//! Where Gateways are reached: what they ask for, and one address of each pool for those that ask for none.
+//!
+//! No two Gateways get one address of a pool. An address that a Gateway has stays its own: what its status says is given
+//! out before anything new.
+
+use super::Work;
+use super::condition::Problem;
+use crate::diagnostic::Severity;
+use crate::objects::{Subject, kinds};
+use crate::status::reason;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Most addresses of one Gateway (Gateway API).
+const ADDRESSES_MAX: usize = 16;
+/// Most addresses of a pool that are tried before it counts as used up.
+const POOL_PROBES_MAX: u64 = 65_536;
+
+/// A Gateway that wants addresses.
+pub(super) struct Wanting<'o> {
+    pub subject: Subject<'o>,
+    pub body: &'o kinds::Gateway,
+    /// Where its addresses come from.
+    pub pools: Vec<IpNet>,
+}
+
+/// What it got.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Placed {
+    /// `None` is every address of the host. Empty: nowhere.
+    pub addresses: Vec<Option<IpAddr>>,
+    /// An address of a type that is not served: the Gateway cannot be accepted.
+    pub unsupported: Option<Problem>,
+    /// Why it has not every address it asked for.
+    pub unplaced: Option<Problem>,
+}
+
+/// Gives every Gateway its addresses; the result is in the order of `all`.
+pub(super) fn place(work: &mut Work<'_>, all: &[Wanting<'_>]) -> Vec<Placed> {
+    let mut by_age: Vec<usize> = (0..all.len()).collect();
+    by_age.sort_by(|a, b| all[*a].subject.age().cmp(&all[*b].subject.age()));
+    let mut placed = vec![Placed::default(); all.len()];
+    let mut taken = Taken::default();
+    for index in &by_age {
+        let gateway = &all[*index];
+        for addr in held(gateway) {
+            taken.reserve(addr, gateway.subject);
+        }
+    }
+    for index in &by_age {
+        asked(work, &all[*index], &mut taken, &mut placed[*index]);
+    }
+    let mut left: Vec<Vec<IpNet>> = vec![Vec::new(); all.len()];
+    for index in &by_age {
+        let gateway = &all[*index];
+        if !wants_of_pool(gateway.body) {
+            continue;
+        }
+        for pool in &gateway.pools {
+            let mine = held(gateway).find(|addr| is_usable(pool, addr) && taken.is_of(addr, gateway.subject));
+            match mine {
+                Some(addr) => taken.give(addr, gateway.subject, &mut placed[*index]),
+                None => left[*index].push(*pool),
+            }
+        }
+    }
+    // What is new goes by name, not by age: it stays when an older Gateway goes, even if nothing remembers it.
+    for (index, gateway) in all.iter().enumerate().filter(|(_, it)| wants_of_pool(it.body)) {
+        for pool in &left[index] {
+            if let Some(addr) = taken.pick(pool, &gateway.subject.id.namespace, &gateway.subject.id.name) {
+                taken.give(addr, gateway.subject, &mut placed[index]);
+            }
+        }
+        finish(work, gateway, &mut placed[index]);
+    }
+    for one in &mut placed {
+        one.addresses.sort_unstable();
+        one.addresses.dedup();
+    }
+    placed
+}
+
+/// What a Gateway has by its status, as far as it still asks for it.
+fn held(gateway: &Wanting<'_>) -> impl Iterator<Item = IpAddr> {
+    let read = |text: &str| Some(text.parse::<IpAddr>().ok()?.to_canonical());
+    let asks = move |addr: &IpAddr| {
+        let of_pool = wants_of_pool(gateway.body) && gateway.pools.iter().any(|pool| is_usable(pool, addr));
+        let mut specs = gateway.body.spec.addresses.iter();
+        of_pool || specs.any(|spec| read(&spec.value).as_ref() == Some(addr))
+    };
+    let said = gateway.body.status.addresses.iter().take(ADDRESSES_MAX);
+    said.filter_map(move |it| read(&it.value)).filter(asks)
+}
+
+/// No address is asked for, or one without a value.
+fn wants_of_pool(body: &kinds::Gateway) -> bool {
+    body.spec.addresses.is_empty() || body.spec.addresses.iter().any(|it| it.value.is_empty() && is_ip(it))
+}
+
+fn is_ip(address: &kinds::Address) -> bool {
+    address.kind.as_deref().unwrap_or("IPAddress") == "IPAddress"
+}
+
+/// A Gateway that wanted one of a pool and has none, or has one of some pools only.
+fn finish(work: &mut Work<'_>, gateway: &Wanting<'_>, placed: &mut Placed) {
+    let specs = &gateway.body.spec.addresses;
+    if gateway.pools.is_empty() && specs.is_empty() {
+        placed.addresses.push(None);
+        return;
+    }
+    let has = |pool: &&IpNet| placed.addresses.iter().flatten().any(|addr| pool.contains(addr));
+    let (message, remedy) = match gateway.pools.iter().find(|pool| !has(pool)) {
+        None if gateway.pools.is_empty() => (
+            "there is no pool to assign an address from".to_owned(),
+            "write an address, or give --address-pool",
+        ),
+        None => return,
+        Some(pool) => (
+            format!("the address pool {pool} is used up"),
+            "give a larger --address-pool",
+        ),
+    };
+    let field = specs.iter().position(|it| it.value.is_empty());
+    let field = field.map_or("spec".to_owned(), |index| format!("spec.addresses[{index}].value"));
+    work.found.push(
+        gateway
+            .subject
+            .finding(Severity::Error, field, message.as_str(), remedy),
+    );
+    if !gateway.pools.iter().any(|pool| has(&pool)) {
+        placed.unplaced.get_or_insert(Problem {
+            reason: reason::ADDRESS_NOT_ASSIGNED,
+            message,
+        });
+    }
+}
+
+/// The addresses a Gateway names.
+fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: &mut Placed) {
+    let specs = &gateway.body.spec.addresses;
+    for (index, spec) in specs.iter().enumerate().take(ADDRESSES_MAX) {
+        if !is_ip(spec) {
+            let message = format!(
+                "an address of type {} is not served",
+                spec.kind.as_deref().unwrap_or_default()
+            );
+            let field = format!("spec.addresses[{index}].type");
+            let finding = gateway
+                .subject
+                .finding(Severity::Error, field, message.as_str(), "use type IPAddress");
+            work.found.push(finding);
+            placed.unsupported.get_or_insert(Problem {
+                reason: reason::UNSUPPORTED_ADDRESS,
+                message,
+            });
+            continue;
+        }
+        if spec.value.is_empty() {
+            continue;
+        }
+        match usable(work, gateway, taken, &spec.value) {
+            Ok(addr) => taken.give(addr, gateway.subject, placed),
+            Err((message, remedy)) => {
+                let field = format!("spec.addresses[{index}].value");
+                let finding = gateway
+                    .subject
+                    .finding(Severity::Error, field, message.as_str(), remedy);
+                work.found.push(finding);
+                placed.unplaced.get_or_insert(Problem {
+                    reason: reason::ADDRESS_NOT_USABLE,
+                    message,
+                });
+            }
+        }
+    }
+}
+
+fn usable(
+    work: &Work<'_>,
+    gateway: &Wanting<'_>,
+    taken: &Taken,
+    value: &str,
+) -> Result<IpAddr, (String, &'static str)> {
+    let Ok(addr) = value.parse::<IpAddr>().map(|addr| addr.to_canonical()) else {
+        return Err((format!("{value:?} is no IP address"), "write an IPv4 or IPv6 address"));
+    };
+    if addr.is_unspecified() || addr.is_multicast() {
+        let remedy = "name one address, or none for all of the host";
+        return Err((format!("{addr} cannot be an address of a Gateway"), remedy));
+    }
+    if work.settings.any_address {
+        return Ok(addr);
+    }
+    if !gateway.pools.iter().any(|pool| is_usable(pool, &addr)) {
+        return Err((
+            format!("{addr} is in no address pool of this Gateway"),
+            "name an address of a pool, or none, or enlarge the pool",
+        ));
+    }
+    match taken.0.get(&addr) {
+        Some(owner) if !taken.is_of(&addr, gateway.subject) => Err((
+            format!("{addr} is in use by {owner}"),
+            "name another address of the pool, or none",
+        )),
+        _ => Ok(addr),
+    }
+}
+
+/// Addresses that are given out, and to whom.
+#[derive(Default)]
+struct Taken(BTreeMap<IpAddr, String>);
+
+impl Taken {
+    fn is_free(&self, addr: &IpAddr) -> bool {
+        !self.0.contains_key(addr)
+    }
+
+    fn is_of(&self, addr: &IpAddr, owner: Subject<'_>) -> bool {
+        self.0.get(addr).is_some_and(|it| *it == owner.id.to_string())
+    }
+
+    fn reserve(&mut self, addr: IpAddr, to: Subject<'_>) {
+        self.0.entry(addr).or_insert_with(|| to.id.to_string());
+    }
+
+    fn give(&mut self, addr: IpAddr, to: Subject<'_>, placed: &mut Placed) {
+        self.reserve(addr, to);
+        placed.addresses.push(Some(addr));
+    }
+
+    /// A free address of a pool, by a hash of the name, so that it stays when others come and go.
+    fn pick(&self, pool: &IpNet, namespace: &str, name: &str) -> Option<IpAddr> {
+        let usable = usable_count(pool);
+        let start = fnv(format!("{namespace}/{name}").as_bytes());
+        let mut candidates = (0..usable.min(POOL_PROBES_MAX)).map(|probe| nth(pool, (start % usable + probe) % usable));
+        candidates.find(|addr| self.is_free(addr))
+    }
+}
+
+/// Whether an address of a pool can be a VIP.
+fn is_usable(pool: &IpNet, addr: &IpAddr) -> bool {
+    let edge = match pool {
+        IpNet::V4(net) if net.prefix_len() < 31 => [IpAddr::V4(net.network()), IpAddr::V4(net.broadcast())],
+        IpNet::V6(net) if net.prefix_len() < 128 => [IpAddr::V6(net.network()); 2],
+        _ => return pool.contains(addr),
+    };
+    pool.contains(addr) && !edge.contains(addr)
+}
+
+/// How many addresses of a pool can be a VIP: not the network's own and not IPv4 broadcast.
+fn usable_count(pool: &IpNet) -> u64 {
+    let bits = u32::from(pool.max_prefix_len() - pool.prefix_len());
+    match (pool, bits) {
+        (_, 0) => 1,
+        (IpNet::V4(_), 1) => 2,
+        (IpNet::V4(_), bits) => (1 << bits) - 2,
+        (IpNet::V6(_), bits) => (1 << bits.min(62)) - 1,
+    }
+}
+
+fn nth(pool: &IpNet, index: u64) -> IpAddr {
+    let first = u128::from(pool.max_prefix_len() - pool.prefix_len() > u8::from(matches!(pool, IpNet::V4(_))));
+    match pool.network() {
+        IpAddr::V4(network) => {
+            let offset = u32::try_from(u128::from(index) + first).unwrap_or(0);
+            IpAddr::V4(u32::from(network).wrapping_add(offset).into())
+        }
+        IpAddr::V6(network) => IpAddr::V6(u128::from(network).wrapping_add(u128::from(index) + first).into()),
+    }
+}
+
+/// FNV-1a, 64 bits: the same on every machine and in every build.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pick(pool: &str, names: &[&str]) -> Vec<String> {
+        let (pool, mut taken) = (pool.parse().unwrap(), Taken::default());
+        let mut one = |name: &&str| {
+            let addr = taken.pick(&pool, "x", name)?;
+            taken.0.insert(addr, (*name).to_owned());
+            Some(addr.to_string())
+        };
+        names.iter().filter_map(&mut one).collect()
+    }
+
+    #[test]
+    fn a_pool_gives_every_usable_address_once() {
+        let names: Vec<String> = (0..10).map(|n| format!("g{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut got = pick("192.0.2.0/29", &names);
+        got.sort();
+        assert_eq!(got, (1..=6).map(|n| format!("192.0.2.{n}")).collect::<Vec<_>>());
+        assert_eq!(pick("192.0.2.7/32", &["a", "b"]), ["192.0.2.7"]);
+        assert_eq!(pick("2001:db8::/64", &["a"]).len(), 1);
+        assert!(!pick("2001:db8::/126", &["a", "b", "c", "d"]).contains(&"2001:db8::".to_owned()));
+    }
+
+    #[test]
+    fn an_address_does_not_depend_on_who_else_is_there() {
+        assert_eq!(pick("10.0.0.0/8", &["a", "b"])[1], pick("10.0.0.0/8", &["b"])[0]);
+    }
+
+    #[test]
+    fn the_ends_of_a_pool_are_no_addresses() {
+        let usable = |pool: &str, addr: &str| is_usable(&pool.parse().unwrap(), &addr.parse().unwrap());
+        assert!(!usable("192.0.2.0/24", "192.0.2.255") && !usable("192.0.2.0/24", "192.0.2.0"));
+        assert!(usable("192.0.2.0/31", "192.0.2.0") && usable("192.0.2.0/24", "192.0.2.254"));
+        assert!(!usable("2001:db8::/64", "2001:db8::") && !usable("192.0.2.0/24", "198.51.100.1"));
+    }
+}
