@@ -16,6 +16,7 @@ mod condition;
 mod conflict;
 mod duration;
 mod endpoints;
+mod external;
 mod features;
 mod filters;
 mod frontend_tls;

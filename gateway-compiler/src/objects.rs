@@ -16,6 +16,7 @@ use crate::yaml::Node;
 use kinds::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use cluster::Change;
@@ -204,12 +205,15 @@ pub struct Objects {
     pub secrets: Table<Secret>,
     pub config_maps: Table<ConfigMap>,
     pub backend_tls_policies: Table<BackendTlsPolicy>,
+    pub backends: Table<Backend>,
     pub certificate_files: Table<CertificateFile>,
     pub namespaces: Table<Namespace>,
     /// What was wrong with the texts, in order of position.
     pub diagnostics: Vec<Diagnostic>,
     /// Contents of the files that objects name, as the rim supplied them.
     files: BTreeMap<String, Result<FileBytes, String>>,
+    /// Addresses of the host names that objects want, as the rim resolved them.
+    names: BTreeMap<String, Result<Vec<IpAddr>, String>>,
     /// Objects whose newest version could not be used.
     broken: BTreeSet<ObjectId>,
     /// Sources with a document that could not even be named.
@@ -256,6 +260,25 @@ impl Objects {
     pub fn supply(&mut self, path: impl Into<String>, contents: Result<Vec<u8>, String>) {
         self.files
             .insert(path.into(), contents.map(|bytes| FileBytes(bytes.into())));
+    }
+
+    /// Host names that the rim should resolve, and go on resolving: lower case, without trailing dot.
+    pub fn names_wanted(&self) -> BTreeSet<String> {
+        let services = self.services.values().filter_map(|service| service.body.spec.outside());
+        let backends = self.backends.values().flat_map(|backend| &backend.body.spec.endpoints);
+        let named = backends.filter_map(|endpoint| Some(endpoint.fqdn.as_ref()?.hostname.as_str()));
+        services.chain(named).map(host_name).collect()
+    }
+
+    /// Takes the addresses of a wanted name, or why there are none.
+    pub fn resolve(&mut self, name: impl Into<String>, addresses: Result<Vec<IpAddr>, String>) {
+        self.names.insert(name.into(), addresses);
+    }
+
+    /// What a name resolved to; `None` when nobody looked yet.
+    pub fn addresses_of(&self, name: &str) -> Option<Result<&[IpAddr], &str>> {
+        let found = self.names.get(&host_name(name))?;
+        Some(found.as_ref().map(Vec::as_slice).map_err(String::as_str))
     }
 
     /// Says that a source, or a folder of sources, could not be read at all: [`Objects::update`] keeps what came from
@@ -310,6 +333,11 @@ impl Objects {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Names differ neither by case nor by the dot of the root (RFC 1034 section 3.1).
+fn host_name(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 impl Object<CertificateFile> {

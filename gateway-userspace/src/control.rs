@@ -204,6 +204,7 @@ impl Control {
         if let Standing::Yielded { .. } = self.standing {
             return false;
         }
+        self.kernel.announce();
         let settled = self
             .draining_since
             .is_some_and(|since| since.elapsed() >= self.linger());

@@ -3,6 +3,7 @@
 //! [`Kernel::start`] takes the best datapath that was asked for and works here, adopting what an earlier process left
 //! pinned. With [`Datapath::Off`] nothing is loaded, and no privilege is needed.
 
+mod announcements;
 pub mod apply;
 pub mod attach;
 pub mod bpf;
@@ -18,6 +19,7 @@ mod start;
 
 use crate::sys::netlink::Netlink;
 use crate::warden::{Answer, Request, Warden};
+use announcements::Announcements;
 use apply::Writer;
 use flows::{KernelFlow, Sweep, Wake};
 use gateway_common::abi::Reason;
@@ -36,6 +38,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// Which programs to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -147,6 +150,7 @@ pub struct Kernel {
     pin_dir: PathBuf,
     /// Addresses that [`Kernel::set_local`] is in charge of.
     locals: Mutex<BTreeSet<IpAddr>>,
+    announcements: Mutex<Announcements>,
 }
 
 struct Active {
@@ -220,6 +224,8 @@ impl Kernel {
         let mut failed = BTreeMap::new();
         let wanted: BTreeSet<IpAddr> = addresses.iter().copied().collect();
         let mut locals = lock(&self.locals);
+        let news = wanted.difference(&locals).filter(|addr| !addr.is_loopback());
+        lock(&self.announcements).set(news, locals.difference(&wanted), Instant::now());
         for addr in locals.difference(&wanted) {
             if let Answer::Failed(error) = warden.handle(Request::UndoLocal(*addr)) {
                 tracing::warn!("{error}");
@@ -232,6 +238,18 @@ impl Kernel {
         }
         *locals = wanted;
         failed
+    }
+
+    /// Tells the neighbours about new addresses, as often as it takes. Called some times a second.
+    pub fn announce(&self) {
+        let due = lock(&self.announcements).due(Instant::now());
+        for addr in due {
+            if let Answer::Failed(error) = lock(&self.warden).handle(Request::Announce(addr))
+                && lock(&self.announcements).first_failure()
+            {
+                tracing::warn!("{error}; neighbours learn by themselves (CAP_NET_RAW would let it be said)");
+            }
+        }
     }
 
     /// New connections to VIPs are refused from now on.

@@ -2,6 +2,7 @@
 //! netlink question. No policy here.
 
 pub mod addresses;
+pub mod announce;
 pub mod caps;
 pub mod classifier;
 pub mod clock;

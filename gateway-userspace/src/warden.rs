@@ -11,7 +11,7 @@ use crate::kernel::pins::Pins;
 use crate::sys::interfaces::Interface;
 use crate::sys::netlink::Netlink;
 use crate::sys::sockets::{self, Sharing};
-use crate::sys::{addresses, interfaces, routes};
+use crate::sys::{addresses, announce, interfaces, routes};
 use gateway_common::abi::Ring;
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +30,8 @@ pub enum Request {
     MakeLocal(IpAddr),
     /// Undo that. Nothing happens to an address that someone else made local.
     UndoLocal(IpAddr),
+    /// Tell the neighbours once more that an address is here.
+    Announce(IpAddr),
     /// Open a listening socket.
     OpenListener(SocketAddr, Sharing),
     /// Make an empty ring.
@@ -97,6 +99,7 @@ impl Warden {
             Request::Detach(hook) => done(self.detach(hook), format!("detach {}", hook.pin_name())),
             Request::MakeLocal(addr) => done(self.make_local(addr), format!("make {addr} local")),
             Request::UndoLocal(addr) => done(self.undo_local(addr), format!("make {addr} not local")),
+            Request::Announce(addr) => done(self.announce(addr), format!("announce {addr} to the neighbours")),
             Request::OpenListener(addr, sharing) => match sockets::listener(addr, sharing) {
                 Ok(socket) => Answer::Socket(socket),
                 Err(error) => Answer::Failed(KernelError::from_io(&format!("listen on {addr}"), &error)),
@@ -243,6 +246,14 @@ impl Warden {
         };
         self.locals.insert(addr, how);
         Ok(())
+    }
+
+    /// Only what we made local: the host's own addresses are nobody's news.
+    fn announce(&mut self, addr: IpAddr) -> io::Result<()> {
+        match self.locals.get(&addr) {
+            Some(Local::Route | Local::OnLink(_)) => announce::announce(&mut self.netlink, addr).map(drop),
+            Some(Local::Already) | None => Ok(()),
+        }
     }
 
     fn undo_local(&mut self, addr: IpAddr) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! backendRefs to destinations. What cannot be resolved becomes [`Destination::Fail`] for its share of the traffic.
 
-use super::{Work, endpoints, reference_grant};
+use super::{Work, endpoints, external, reference_grant};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::BackendRef;
 use crate::objects::{Key, Kind, Subject};
@@ -99,13 +99,17 @@ fn service<'o>(
         backend.group.as_deref().unwrap_or(""),
         backend.kind.as_deref().unwrap_or("Service"),
     );
-    if (group, kind) != ("", "Service") {
-        let problem = format!("a {kind} of group {group:?} is no backend served here");
-        return Err(bad(reason::INVALID_KIND, ".kind", problem, "name a Service"));
-    }
+    let referred = match (group, kind) {
+        ("", "Service") => Kind::Service,
+        ("gateway.envoyproxy.io", "Backend") => Kind::Backend,
+        _ => {
+            let problem = format!("a {kind} of group {group:?} is no backend served here");
+            return Err(bad(reason::INVALID_KIND, ".kind", problem, "name a Service"));
+        }
+    };
     let namespace = backend.namespace.as_deref().unwrap_or(&route.id.namespace);
     let from = (route.id.kind, route.id.namespace.as_str());
-    if !reference_grant::allows(work.objects, from, (Kind::Service, namespace, &backend.name)) {
+    if !reference_grant::allows(work.objects, from, (referred, namespace, &backend.name)) {
         let problem = format!(
             "no ReferenceGrant in namespace {namespace} lets this {} use it",
             route.id.kind
@@ -119,6 +123,16 @@ fn service<'o>(
     }
     let key = Key::new(namespace, &backend.name);
     let objects = work.objects;
+    if referred == Kind::Backend {
+        let Some(object) = objects.backends.get(&key) else {
+            let problem = format!("there is no Backend {key}");
+            let remedy = "add it or correct the name";
+            return Err(bad(reason::BACKEND_NOT_FOUND, ".name", problem, remedy));
+        };
+        let wish = plane::wish(object.subject(), &mut work.found);
+        let protocol = external::protocol(&object.body.spec.app_protocols);
+        return Ok((Destination::Service(external::backend(work, object)), protocol, wish));
+    }
     let Some(object) = objects.services.get(&key) else {
         let problem = format!("there is no Service {key}");
         return Err(bad(
@@ -143,7 +157,14 @@ fn service<'o>(
         _ => "TCP",
     };
     let fits = |protocol: &Option<String>| protocol.as_deref().unwrap_or("TCP") == carries;
-    let Some(port) = ports.iter().find(|port| port.port == number && fits(&port.protocol)) else {
+    // A name outside of the cluster has whatever ports it has.
+    let outside = object
+        .body
+        .spec
+        .outside()
+        .map(|host| (host, external::port(&object.body.spec, number)));
+    let listed = ports.iter().find(|port| port.port == number && fits(&port.protocol));
+    let Some(port) = outside.as_ref().map(|(_, port)| port).or(listed) else {
         let problem = format!("Service {key} has no {carries} port {number}");
         return Err(bad(
             reason::BACKEND_NOT_FOUND,
@@ -152,15 +173,6 @@ fn service<'o>(
             "name a port of the Service",
         ));
     };
-    if object.body.spec.kind.as_deref() == Some("ExternalName") {
-        let problem = format!("Service {key} is an ExternalName, which is not served yet");
-        return Err(bad(
-            reason::BACKEND_NOT_FOUND,
-            ".name",
-            problem,
-            "name a Service with EndpointSlices",
-        ));
-    }
     work.reached.entry(route.id.clone()).or_default().insert(key.clone());
     let tls = match work.policies.of(&key, &port.name) {
         // What passes through is the client's own TLS.
@@ -195,11 +207,11 @@ fn service<'o>(
         ));
     }
     let wish = plane::wish(object.subject(), &mut work.found);
-    Ok((
-        Destination::Service(endpoints::service(work, object, port, tls)),
-        protocol,
-        wish,
-    ))
+    let name = match outside {
+        Some((host, _)) => external::name(work, object, host, number, tls),
+        None => endpoints::service(work, object, port, tls),
+    };
+    Ok((Destination::Service(name), protocol, wish))
 }
 
 fn fail(why: String) -> Destination {

@@ -46,6 +46,17 @@ pub(super) fn service(
         let key = (object.id.namespace.as_str(), object.id.name.as_str());
         report_empty(work, object, port, matched, work.slices.contains_key(&key));
     }
+    store(work, name.clone(), all, tls);
+    name
+}
+
+/// Puts a service with these endpoints into `work.services`, and one for each family beside it.
+pub(super) fn store(
+    work: &mut Work<'_>,
+    name: ServiceName,
+    all: BTreeMap<SocketAddr, Endpoint>,
+    tls: Option<Arc<BackendTls>>,
+) {
     let balance = BalancePolicy::default();
     for ipv4 in [true, false] {
         let endpoints = all.values().filter(|e| e.addr.is_ipv4() == ipv4).cloned().collect();
@@ -66,13 +77,12 @@ pub(super) fn service(
     work.services.insert(
         name.clone(),
         Service {
-            name: name.clone(),
+            name,
             endpoints,
             balance,
             tls,
         },
     );
-    name
 }
 
 fn report_empty(work: &mut Work<'_>, object: &Object<kinds::Service>, port: &ServicePort, matched: bool, slices: bool) {
@@ -203,6 +213,11 @@ fn usable(text: &str, family: &str, loopback: bool) -> Result<IpAddr, String> {
     if ip.is_ipv4() != (family == "IPv4") {
         return Err(format!("{ip} is not of the slice's addressType {family}"));
     }
+    reachable(ip, loopback)
+}
+
+/// Addresses that no endpoint may have: nobody's, everybody's, and those that mean something else on every host.
+pub(super) fn reachable(ip: IpAddr, loopback: bool) -> Result<IpAddr, String> {
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),

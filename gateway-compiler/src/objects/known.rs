@@ -20,6 +20,7 @@ pub enum Kind {
     Secret,
     ConfigMap,
     BackendTlsPolicy,
+    Backend,
     CertificateFile,
     Namespace,
 }
@@ -43,6 +44,7 @@ impl Kind {
             Kind::Secret => "Secret",
             Kind::ConfigMap => "ConfigMap",
             Kind::BackendTlsPolicy => "BackendTLSPolicy",
+            Kind::Backend => "Backend",
             Kind::CertificateFile => "CertificateFile",
             Kind::Namespace => "Namespace",
         }
@@ -87,9 +89,10 @@ pub(super) enum Known {
 }
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
+const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
 
 /// Group, kind, and the versions that were ever served, newest first.
-const KINDS: [(&str, Kind, &[&str]); 17] = [
+const KINDS: [(&str, Kind, &[&str]); 18] = [
     (GATEWAY_API, Kind::GatewayClass, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::Gateway, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::ListenerSet, &["v1"]),
@@ -104,6 +107,7 @@ const KINDS: [(&str, Kind, &[&str]); 17] = [
     ("", Kind::Secret, &["v1"]),
     ("", Kind::ConfigMap, &["v1"]),
     (GATEWAY_API, Kind::BackendTlsPolicy, &["v1", "v1alpha3"]),
+    (ENVOY_GATEWAY, Kind::Backend, &["v1alpha1"]),
     ("sluice.dev", Kind::CertificateFile, &["v1alpha1"]),
     ("sluice.dev", Kind::GatewayClassConfig, &["v1alpha1"]),
     ("", Kind::Namespace, &["v1"]),
@@ -113,7 +117,7 @@ const KINDS: [(&str, Kind, &[&str]); 17] = [
 const NOT_SERVED: [(&str, &str); 8] = [
     (GATEWAY_API, "*"),
     ("gateway.networking.x-k8s.io", "*"),
-    ("gateway.envoyproxy.io", "*"),
+    (ENVOY_GATEWAY, "*"),
     ("networking.istio.io", "*"),
     ("security.istio.io", "*"),
     ("networking.k8s.io", "Ingress"),
@@ -248,6 +252,10 @@ fn fields(kind: Kind) -> Fields {
         ),
         Kind::Secret | Kind::ConfigMap => (&["immutable"], &[]),
         Kind::BackendTlsPolicy => (&[], &[]),
+        Kind::Backend => (
+            &["spec.endpoints.hostname"],
+            &["spec.endpoints.zone", "spec.fallback", "spec.tls"],
+        ),
         Kind::CertificateFile => (&[], &[]),
         Kind::Namespace => (&["spec"], &[]),
     }

@@ -19,6 +19,7 @@ macro_rules! of_kind {
             Kind::Secret => $each!(secrets),
             Kind::ConfigMap => $each!(config_maps),
             Kind::BackendTlsPolicy => $each!(backend_tls_policies),
+            Kind::Backend => $each!(backends),
             Kind::CertificateFile => $each!(certificate_files),
             Kind::Namespace => $each!(namespaces),
         }

@@ -110,6 +110,7 @@ impl Kernel {
             return_path_gateway,
             pin_dir,
             locals: Mutex::new(locals),
+            announcements: Mutex::default(),
         })
     }
 }

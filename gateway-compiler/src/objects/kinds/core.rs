@@ -24,6 +24,14 @@ pub struct ServiceSpec {
     pub external_name: Option<String>,
 }
 
+impl ServiceSpec {
+    /// The name outside of the cluster that an ExternalName Service stands for.
+    pub fn outside(&self) -> Option<&str> {
+        let name = self.external_name.as_deref().filter(|name| !name.is_empty())?;
+        matches!(self.kind.as_deref(), Some("ExternalName") | None).then_some(name)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
@@ -76,6 +84,49 @@ pub struct SlicePort {
     pub name: String,
     pub port: Option<u16>,
     pub protocol: Option<String>,
+}
+
+/// `gateway.envoyproxy.io/v1alpha1` Backend: endpoints that are no Kubernetes Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Backend {
+    #[serde(default)]
+    pub spec: BackendSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendSpec {
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    #[serde(default)]
+    pub endpoints: Vec<BackendEndpoint>,
+    #[serde(default)]
+    pub app_protocols: Vec<String>,
+}
+
+/// Exactly one of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct BackendEndpoint {
+    pub ip: Option<IpEndpoint>,
+    pub fqdn: Option<NameEndpoint>,
+    pub unix: Option<UnixEndpoint>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct IpEndpoint {
+    pub address: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct NameEndpoint {
+    pub hostname: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct UnixEndpoint {
+    pub path: String,
 }
 
 /// `v1` Secret. Its contents never show in `Debug`.
