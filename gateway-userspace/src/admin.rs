@@ -6,6 +6,8 @@
 pub mod api;
 pub mod envoy;
 pub mod guard;
+pub mod health;
+pub mod probe;
 pub mod server;
 pub mod state;
 pub mod view;

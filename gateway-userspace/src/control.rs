@@ -165,6 +165,7 @@ impl Control {
     /// Runs until an effect says to leave or SIGINT comes.
     pub fn run(&mut self, messages: &Receiver<Message>) {
         loop {
+            self.admin.health.turned();
             let leave = match messages.recv_timeout(TICK) {
                 Ok(Message::Reload) => self.reload(),
                 Ok(Message::Drain) => self.drain(),
@@ -196,7 +197,9 @@ impl Control {
             self.failed = true;
             return true;
         }
-        if let Some(worker) = self.watchdog.look(&self.workers) {
+        let hangs = self.watchdog.look(&self.workers);
+        self.admin.health.late(self.watchdog.late());
+        if let Some(worker) = hangs {
             error!("worker {worker} hangs: leaving, so that a new process can start");
             self.failed = true;
             return true;

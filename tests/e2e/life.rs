@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use gateway_tests::gateway::{Gateway, PINS, log_tail};
 use gateway_tests::lab::Lab;
-use gateway_tests::shell::{client_text, in_client, python, repository, run, sluice};
+use gateway_tests::shell::{client_text, in_client, python, repository, run, sluice, wait_for};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -88,6 +88,54 @@ pub fn dead_endpoint(datapath: &str) -> Result<()> {
     let failed = result["failed"].as_u64().context("failed")?;
     println!("     {datapath}: {failed} of 20000 failed, 16 were in flight over four endpoints");
     ensure!(failed <= 16, "{result}\n{}", log_tail());
+    Ok(())
+}
+
+/// Status of a GET from the probe, in the gateway's namespace, with the Host of a load balancer.
+fn probed(path: &str) -> Result<String> {
+    let asked = Command::new(sluice())
+        .args([
+            "lab",
+            "exec",
+            "sluice-gw",
+            "--",
+            "curl",
+            "-sS",
+            "-m",
+            "3",
+            "-o",
+            "/dev/null",
+        ])
+        .args(["-w", "%{http_code}", "-H", "Host: balancer.example"])
+        .arg(format!("http://127.0.0.1:9902{path}"))
+        .output()?;
+    Ok(String::from_utf8_lossy(&asked.stdout).into_owned())
+}
+
+pub fn probe(datapath: &str) -> Result<()> {
+    let quickstart = std::fs::read_to_string(Lab::file("quickstart.yaml"))?;
+    let mut gateway = Gateway::start_with(datapath, &quickstart, &["--probe=127.0.0.1:9902"])?;
+    let all = || -> Result<[String; 3]> { Ok([probed("/livez")?, probed("/readyz")?, probed("/startupz")?]) };
+    ensure!(all()? == ["200", "200", "200"], "{:?}", all()?);
+    ensure!(probed("/config_dump")? == "404", "the probe shows more than it should");
+    gateway.upgrade()?;
+    ensure!(all()? == ["200", "200", "200"], "after a hand-over: {:?}", all()?);
+    let script = script()?;
+    let mut client = in_client(python(), &[&script, "198.18.0.10:50052", "1", "4"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut output = BufReader::new(client.stdout.take().context("stdout is piped")?);
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    ensure!(line.trim() == "open", "{line}");
+    gateway.signal(nix::sys::signal::Signal::SIGTERM)?;
+    wait_for("the probe hears of the drain", Duration::from_secs(2), || {
+        Ok(probed("/readyz")? == "503")
+    })?;
+    // A process that drains is well: nobody may end it early.
+    ensure!(all()? == ["200", "503", "200"], "{:?}", all()?);
+    client.wait()?;
     Ok(())
 }
 

@@ -133,6 +133,11 @@ const ROWS: &[Row] = &[
         run: life::drain,
     },
     Row {
+        name: "the probe tells alive, started and ready from draining, whoever asks",
+        datapaths: &["off"],
+        run: life::probe,
+    },
+    Row {
         name: "upgrades under load fail no request",
         datapaths: &["off", "tcx"],
         run: succeed::upgrades,

@@ -1,12 +1,13 @@
-//! The listeners of the admin and its table of paths.
+//! The listeners of the admin and its table of paths, and the probe beside them.
 
 use super::state::AdminState;
-use super::{api, envoy, guard};
+use super::{api, envoy, guard, probe};
 use crate::handover::protocol::{Place, Placed};
 use crate::settings::AdminAddr;
 use anyhow::{Context, Result};
 use axum::routing::get;
 use axum::{Router, middleware};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -60,6 +61,20 @@ impl Doors {
             .iter()
             .map(|door| Ok((door.place.clone(), door.socket.try_clone()?)));
         lent.collect()
+    }
+
+    /// Opens the probe's, with a predecessor's socket where it is the same.
+    pub fn open_probe(
+        &mut self,
+        address: SocketAddr,
+        inherited: Option<(SocketAddr, OwnedFd)>,
+        state: Arc<AdminState>,
+    ) -> Result<()> {
+        let inherited = inherited.filter(|(theirs, _)| *theirs == address);
+        let (socket, task) = probe::start(address, inherited.map(|(_, socket)| socket), state)?;
+        let place = Place::Probe { address };
+        self.0.push(Door { place, socket, task });
+        Ok(())
     }
 
     /// Takes no more connections; those that are open are served on.

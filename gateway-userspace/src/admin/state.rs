@@ -1,5 +1,6 @@
 //! What the admin reads: the revision in force, the workers (asked by message), the kernel plane.
 
+use super::health::Health;
 use crate::kernel::Kernel;
 use crate::telemetry::report::Report;
 use crate::worker::Workers;
@@ -43,6 +44,7 @@ pub struct AdminState {
     history: Mutex<VecDeque<RevisionEntry>>,
     ready: AtomicBool,
     started: Instant,
+    pub health: Health,
     pub workers: Arc<Workers>,
     pub kernel: Arc<Kernel>,
 }
@@ -54,6 +56,7 @@ impl AdminState {
             history: Mutex::new(VecDeque::new()),
             ready: AtomicBool::new(false),
             started: Instant::now(),
+            health: Health::default(),
             workers,
             kernel,
         }
@@ -91,6 +94,9 @@ impl AdminState {
 
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+        if ready {
+            self.health.start();
+        }
     }
 
     pub fn ready(&self) -> bool {

@@ -19,6 +19,7 @@ use anyhow::Context;
 use clap::Args;
 use gateway_core::control::{ControlOptions, ControlState};
 use gateway_http::limits::Limits;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -49,6 +50,9 @@ pub struct RunArgs {
     /// Where the admin listens: HOST:PORT, unix:PATH or none. May be given more than once.
     #[arg(long, env = "SLUICE_ADMIN", value_delimiter = ',', default_value = ADMIN_DEFAULT)]
     admin: Vec<AdminAddr>,
+    /// Where /livez, /readyz and /startupz are answered, and nothing else: HOST:PORT.
+    #[arg(long, env = "SLUICE_PROBE", value_name = "HOST:PORT")]
+    probe: Option<SocketAddr>,
     /// Addresses for Gateways that ask for none.
     #[arg(long, env = "SLUICE_ADDRESS_POOL", value_name = "CIDR", value_delimiter = ',')]
     address_pool: Vec<ipnet::IpNet>,
@@ -153,7 +157,11 @@ fn start(
     runtime.spawn(signals(sender.clone()));
     let serve_admin = |succession: &mut Succession| {
         let inherited = std::mem::take(&mut succession.inheritance.admin);
-        runtime.block_on(server::start(&args.admin, inherited, admin.clone()))
+        let mut doors = runtime.block_on(server::start(&args.admin, inherited, admin.clone()))?;
+        if let Some(address) = args.probe {
+            doors.open_probe(address, succession.inheritance.probe.take(), admin.clone())?;
+        }
+        anyhow::Ok(doors)
     };
     // A bad address is an error before anything else; a predecessor answers until this process can.
     let early = (!succession.takes_over())

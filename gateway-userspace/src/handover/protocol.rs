@@ -70,6 +70,10 @@ pub enum Place {
     AdminUnix {
         path: PathBuf,
     },
+    /// An older process that does not know it refuses to take over; what it would not serve it may not take.
+    Probe {
+        address: std::net::SocketAddr,
+    },
     /// The door that the next successor knocks at.
     Door,
 }

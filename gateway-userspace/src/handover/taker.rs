@@ -22,6 +22,7 @@ pub struct Inheritance {
     /// Listening sockets of each bind, whichever worker they were of.
     pub listeners: BTreeMap<Bind, Vec<TcpListener>>,
     pub admin: Vec<(AdminAddr, OwnedFd)>,
+    pub probe: Option<(std::net::SocketAddr, OwnedFd)>,
     pub door: Option<Door>,
 }
 
@@ -117,6 +118,7 @@ fn sort(datapath: String, taken: Vec<Placed>) -> Inheritance {
             }
             Place::AdminTcp { address } => inheritance.admin.push((AdminAddr::Tcp(address), socket)),
             Place::AdminUnix { path } => inheritance.admin.push((AdminAddr::Unix(path), socket)),
+            Place::Probe { address } => inheritance.probe = Some((address, socket)),
             Place::Door => inheritance.door = Some(Door::of(socket)),
         }
     }
