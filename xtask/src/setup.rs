@@ -81,6 +81,11 @@ pub fn ensure(needs: &[Need]) -> Result<Ebpf, Failure> {
     Ok(ebpf)
 }
 
+/// Installs the Debian packages of `needs` alone.
+pub fn packages(needs: &[Need]) -> Result<(), Failure> {
+    apt::ensure(needs)
+}
+
 /// Linking this very program may have installed the C compiler (`xtask/cc`), unheard.
 fn report_bootstrap() {
     let note = shell::root().join("target/cc-installed");

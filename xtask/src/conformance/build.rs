@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::EXIT_UNAVAILABLE;
-use crate::setup::go;
+use crate::setup::{self, Need, go};
 use crate::shell::{self, Failure, say, words};
 use crate::tools;
 
@@ -104,6 +104,10 @@ struct Go {
 
 impl Go {
     fn find() -> Result<Self, Failure> {
+        if shell::find_program("go").is_none() {
+            // What fetches and unpacks the pinned one.
+            setup::packages(&[Need::Test])?;
+        }
         let program = go::ensure().map_err(|failure| Failure {
             why: format!(
                 "the control plane and the suite are built from Go modules, and there is no Go: {}. Install Go {} or newer \
