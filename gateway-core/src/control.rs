@@ -108,6 +108,8 @@ pub struct ControlState {
     configured: Option<Arc<Ir>>,
     /// As served: planes moved where packets cannot.
     served: Option<Arc<Ir>>,
+    /// Of `served`.
+    snapshot: Arc<Snapshot>,
     /// `configured` waits for its [`Event::KernelReach`].
     probing: bool,
     reach: Reach,
@@ -247,11 +249,9 @@ impl ControlState {
         if self.served.as_deref() != Some(&served) {
             self.revision = Revision(self.revision.0 + 1);
             self.left_out = self.ids.assign(&served);
-            effects.push(Effect::Publish(Arc::new(snapshot::lower(
-                &served,
-                self.revision,
-                &self.ids,
-            ))));
+            let snapshot = snapshot::lower_from(&served, self.revision, &self.ids, &self.snapshot);
+            self.snapshot = Arc::new(snapshot);
+            effects.push(Effect::Publish(Arc::clone(&self.snapshot)));
             self.served = Some(Arc::new(served));
         }
         effects.extend(self.write_tables());

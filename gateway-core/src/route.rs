@@ -28,6 +28,7 @@ pub use host::HostIndex;
 use path::PathTable;
 pub use pattern::{Pattern, PatternError};
 pub use request::{Fields, RequestHead};
+use std::sync::Arc;
 
 /// The virtual hosts of one Gateway API listener, compiled.
 #[derive(Debug, Default)]
@@ -35,7 +36,16 @@ pub struct HostTable(HostIndex<Tiers>);
 
 /// The tables of one hostname, in the order to try them. More than one when routes with different hostnames of their
 /// own meet the listener's in the same one.
-type Tiers = Vec<PathTable>;
+type Tiers = Vec<Tier>;
+
+/// The rules of one [`VirtualHost`]; shared by the revisions that have it.
+#[derive(Clone, Debug)]
+struct Tier {
+    of: Arc<VirtualHost>,
+    /// Every rule has an id: while they are configured they keep them.
+    whole: bool,
+    paths: Arc<PathTable>,
+}
 
 /// The rule a request belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,11 +56,23 @@ pub struct Matched {
 }
 
 impl HostTable {
-    /// Rules without an id (`id` gives `None`) can not be chosen.
-    pub fn compile(hosts: &[VirtualHost], id: impl Fn(&RuleName) -> Option<RuleId>) -> Self {
+    /// Rules without an id (`id` gives `None`) can not be chosen. `before`: a table whose rules had the same ids; what it
+    /// has of the very same hosts is shared.
+    pub fn compile(
+        hosts: &[Arc<VirtualHost>],
+        id: impl Fn(&RuleName) -> Option<RuleId>,
+        before: Option<&HostTable>,
+    ) -> Self {
         let mut table = Self::default();
         for host in hosts {
-            table.0.entry(&host.hostname).push(PathTable::compile(&host.rules, &id));
+            let known = before.and_then(|before| before.0.get(&host.hostname));
+            let known = known.and_then(|tiers| tiers.iter().find(|tier| tier.whole && Arc::ptr_eq(&tier.of, host)));
+            let tier = known.cloned().unwrap_or_else(|| Tier {
+                of: Arc::clone(host),
+                whole: host.rules.iter().all(|rule| id(&rule.name).is_some()),
+                paths: Arc::new(PathTable::compile(&host.rules, &id)),
+            });
+            table.0.entry(&host.hostname).push(tier);
         }
         table
     }
@@ -62,7 +84,7 @@ impl HostTable {
 
     fn find_tallied<F: Fields>(&self, head: &RequestHead<'_, F>, tally: &mut impl Tally) -> Option<Matched> {
         self.0.ask(head.host, tally, |tiers, tally| {
-            tiers.iter().find_map(|paths| paths.find(head, tally))
+            tiers.iter().find_map(|tier| tier.paths.find(head, tally))
         })
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::ids::{EndpointId, ListenerId, RuleId, ServiceId};
 use crate::ir::{
-    BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, ListenerName,
-    ListenerTls, Readiness, Recognise, Retry, Revision, RouteKind, RuleName, ServiceName, Session, Termination,
-    Timeouts, UpstreamProtocol,
+    BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, HttpRule,
+    ListenerName, ListenerTls, Readiness, Recognise, Retry, Revision, RouteKind, RuleName, ServiceName, Session,
+    Termination, Timeouts, UpstreamProtocol,
 };
 use crate::route::{HostIndex, HostTable};
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub listeners: Vec<Option<ListenerPlan>>,
     pub services: Vec<Option<ServicePlan>>,
     pub endpoints: Vec<Option<EndpointPlan>>,
-    pub rules: Vec<Option<RulePlan>>,
+    pub rules: Vec<Option<Arc<RulePlan>>>,
     pub certificates: BTreeMap<CertificateName, Arc<Certificate>>,
     /// Exact addresses.
     pub by_addr: HashMap<(IpAddr, u16), ListenerId, BuildHasherDefault<std::collections::hash_map::DefaultHasher>>,
@@ -56,7 +56,7 @@ impl Snapshot {
     }
 
     pub fn rule(&self, id: RuleId) -> Option<&RulePlan> {
-        self.rules.get(id.index())?.as_ref()
+        self.rules.get(id.index())?.as_deref()
     }
 }
 
@@ -183,6 +183,8 @@ pub struct StreamRulePlan {
 /// A rule of an HTTP route, its filters flattened.
 #[derive(Debug)]
 pub struct RulePlan {
+    /// What it was made of.
+    pub of: Arc<HttpRule>,
     pub id: RuleId,
     pub name: RuleName,
     pub kind: RouteKind,

@@ -82,10 +82,7 @@ fn configuration() -> Ir {
             session: None,
         }
     };
-    let host = |name: &str| VirtualHost {
-        hostname: HostPattern::parse(Some(name)),
-        rules: (0..1000).map(rule).collect(),
-    };
+    let host = |name: &str| VirtualHost::new(HostPattern::parse(Some(name)), (0..1000).map(rule));
     let scope = HttpScope {
         listener: ListenerName::from("default/gw/http"),
         hostname: HostPattern::Any,

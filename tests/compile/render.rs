@@ -120,7 +120,8 @@ impl Out {
         if let Some(clients) = clients {
             self.line(2, format!("client certificates {clients:?}"));
         }
-        for VirtualHost { hostname, rules } in hosts {
+        for host in hosts {
+            let VirtualHost { hostname, rules } = &**host;
             self.line(2, format!("host {hostname}"));
             rules.iter().for_each(|rule| self.rule(rule));
         }

@@ -3,17 +3,18 @@
 use super::gateway::Gateway;
 use super::listener::Listener;
 use super::route::Stream;
-use super::{Work, client_certificate, endpoints, filters, matches};
+use super::{Work, client_certificate, endpoints, matches};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::Subject;
 use crate::plane::{self, Choice, PlaneName, Protocol};
 use gateway_core::ir::{
-    Bind, CertificateName, Destination, HostPattern, HttpDestination, HttpRule, HttpRules, HttpScope, Ir, ListenerName,
-    Plane, Recognise, RouteKind, ServiceName, StreamRule, StreamRules, Timeouts, UpstreamProtocol, VirtualHost,
-    Weighted,
+    Bind, CertificateName, Destination, FieldMatch, HostPattern, HttpDestination, HttpMatch, HttpRule, HttpRules,
+    HttpScope, Ir, ListenerName, PathMatch, Plane, Recognise, RouteKind, ServiceName, StreamRule, StreamRules,
+    Timeouts, UpstreamProtocol, VirtualHost, Weighted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A listener that serves, and whose it is.
 struct Served<'l, 'o> {
@@ -112,37 +113,37 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
     }
 }
 
-fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<VirtualHost> {
+fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<Arc<VirtualHost>> {
     let hosts = served.listener.hosts.iter().map(|(hostname, rules)| {
         report_shadowed(hostname, rules, &mut work.found);
         let rules = rules.iter().map(|(_, rule)| match served.certificate {
-            Some(certificate) => client_certificate::present(&mut work.services, served.gateway, certificate, rule),
-            None => rule.clone(),
+            Some(certificate) => {
+                client_certificate::present(&mut work.services, served.gateway, certificate, rule).into()
+            }
+            None => Arc::clone(rule),
         });
-        VirtualHost {
+        Arc::new(VirtualHost {
             hostname: hostname.clone(),
             rules: rules.collect(),
-        }
+        })
     });
     hosts.collect()
 }
 
 /// A rule whose every match stands in earlier rules too never gets a request.
-fn report_shadowed(hostname: &HostPattern, rules: &[(Subject<'_>, HttpRule)], found: &mut Vec<Diagnostic>) {
-    let mut first: BTreeMap<String, &HttpRule> = BTreeMap::new();
+fn report_shadowed(hostname: &HostPattern, rules: &[(Subject<'_>, Arc<HttpRule>)], found: &mut Vec<Diagnostic>) {
+    let mut first: BTreeMap<_, &HttpRule> = BTreeMap::new();
     for (route, rule) in rules {
-        let mut earlier = Vec::new();
+        let mut winner = None;
+        let mut own = false;
         for m in &rule.matches {
-            // The order of conditions does not matter to a match.
-            let mut sorted = m.clone();
-            sorted.headers.sort_by(|a, b| a.name.cmp(&b.name));
-            sorted.query.sort_by(|a, b| a.name.cmp(&b.name));
-            earlier.push(*first.entry(format!("{sorted:?}")).or_insert(rule));
+            let earlier = *first.entry(conditions(m)).or_insert(rule);
+            own |= earlier.name == rule.name;
+            winner.get_or_insert(earlier);
         }
-        if earlier.iter().any(|first| first.name == rule.name) {
+        let Some(winner) = winner.filter(|_| !own) else {
             continue;
-        }
-        let Some(winner) = earlier.first() else { continue };
+        };
         let index = rule.name.as_str().rsplit('/').next().unwrap_or("0");
         let problem = format!(
             "for host {hostname} this rule gets no request: {} matches the same first",
@@ -156,6 +157,16 @@ fn report_shadowed(hostname: &HostPattern, rules: &[(Subject<'_>, HttpRule)], fo
             "remove one of the two, or match something else",
         ));
     }
+}
+
+/// What a match asks, in an order of its own: that of the conditions does not matter.
+fn conditions(of: &HttpMatch) -> (&PathMatch, &Option<String>, Vec<&FieldMatch>, Vec<&FieldMatch>) {
+    fn sorted(fields: &[FieldMatch]) -> Vec<&FieldMatch> {
+        let mut sorted: Vec<_> = fields.iter().collect();
+        sorted.sort_unstable();
+        sorted
+    }
+    (&of.path, &of.method, sorted(&of.headers), sorted(&of.query))
 }
 
 /// TLS passthrough: one rule a hostname, the oldest route first.
@@ -244,10 +255,7 @@ fn requests_of_a_stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) 
         retry: None,
         session: None,
     });
-    let hosts = vec![VirtualHost {
-        hostname: HostPattern::Any,
-        rules: rule.into_iter().collect(),
-    }];
+    let hosts = vec![VirtualHost::new(HostPattern::Any, rule)];
     let scopes = served.iter().take(1).map(|s| HttpScope {
         listener: s.listener.name.clone(),
         hostname: HostPattern::Any,
@@ -323,31 +331,29 @@ fn of_family(work: &Work<'_>, mut rules: StreamRules, addr: Option<IpAddr>) -> S
 /// The IR holds the services and certificates that some listener names, and no others.
 fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
     let mut services: BTreeSet<ServiceName> = BTreeSet::new();
-    let mut note = |to: &Destination| match to {
-        Destination::Service(name) => {
-            services.insert(name.clone());
+    let mut note = |service: &ServiceName| {
+        if !services.contains(service) {
+            services.insert(service.clone());
         }
-        Destination::Fail { .. } => {}
+    };
+    let note_stream = |rule: &StreamRule, note: &mut dyn FnMut(&ServiceName)| {
+        for share in &rule.destinations {
+            match &share.to {
+                Destination::Service(name) => note(name),
+                Destination::Fail { .. } => {}
+            }
+        }
     };
     for listener in ir.listeners.values() {
         match &listener.plane {
             Plane::Kernel(rules) | Plane::Splice(rules) => {
-                rules
-                    .rules
-                    .iter()
-                    .flat_map(|rule| &rule.destinations)
-                    .for_each(|share| note(&share.to));
+                rules.rules.iter().for_each(|rule| note_stream(rule, &mut note));
             }
             Plane::Http(rules) => {
-                let rules = rules
-                    .scopes
-                    .iter()
-                    .flat_map(|scope| &scope.hosts)
-                    .flat_map(|host| &host.rules);
-                for rule in rules {
-                    rule.destinations.iter().for_each(|share| note(&share.to.to));
-                    rule.filters.iter().filter_map(filters::mirrored).for_each(&mut note);
-                }
+                rules.streams.iter().for_each(|rule| note_stream(rule, &mut note));
+                let hosts = rules.scopes.iter().flat_map(|scope| &scope.hosts);
+                let rules = hosts.flat_map(|host| &host.rules);
+                rules.flat_map(|rule| rule.services()).for_each(&mut note);
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::plane::Protocol;
 use crate::status::{Condition, ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
 use gateway_core::ir::HostPattern;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Most parents of one route (Gateway API).
 const PARENTS_MAX: usize = 32;
@@ -228,7 +229,7 @@ fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<HostPatte
     for host in hosts {
         match &route.carries {
             Carries::Http(rules) => {
-                let rules = rules.iter().map(|rule| (route.subject, rule.clone()));
+                let rules = rules.iter().map(|rule| (route.subject, Arc::clone(rule)));
                 listener.hosts.entry(host).or_default().extend(rules);
             }
             Carries::Stream(stream) => listener.streams.push((host, stream.clone())),

@@ -4,7 +4,7 @@ mod cors;
 mod mirror;
 
 pub(super) use self::cors::for_grpc as cors_for_grpc;
-pub(super) use self::mirror::{Mirrored, destination as mirrored};
+pub(super) use self::mirror::Mirrored;
 
 use super::hostname;
 use crate::objects::kinds::{

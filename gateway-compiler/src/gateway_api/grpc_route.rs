@@ -10,6 +10,7 @@ use super::{Work, matches};
 use crate::objects::Object;
 use crate::objects::kinds::GrpcRoute;
 use gateway_core::ir::{Filter, HttpRule, RouteKind, Timeouts};
+use std::sync::Arc;
 
 pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) -> Route<'o> {
     let (subject, spec) = (object.subject(), &object.body.spec);
@@ -33,7 +34,7 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) ->
         let (mut filters, destinations) = parts.act(work, &matches, verdict);
         filters.extend(cors.clone().map(Filter::Cors));
         let (name, timeouts) = (rule_name(subject, index), Timeouts::default());
-        rules.push(HttpRule {
+        rules.push(Arc::new(HttpRule {
             name,
             kind: RouteKind::Grpc,
             matches,
@@ -42,7 +43,7 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) ->
             timeouts,
             retry: None,
             session: None,
-        });
+        }));
     }
     route.carries = Carries::Http(rules);
     route

@@ -13,6 +13,7 @@ use gateway_core::ir::{
     Destination, Filter, HttpDestination, HttpMatch, HttpRule, PathMatch, RouteKind, RuleName, Timeouts,
     UpstreamProtocol, Weighted,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<HttpRoute>) -> Route<'o> {
@@ -25,6 +26,7 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<HttpRoute>) ->
     let converted = rules.iter().take(count).enumerate();
     let rules = converted
         .filter_map(|(index, rule)| one(work, subject, index, rule, &mut route.verdict))
+        .map(Arc::new)
         .collect();
     route.carries = Carries::Http(rules);
     route

@@ -11,6 +11,7 @@ use crate::plane::{Protocol, Wish};
 use crate::status::reason;
 use gateway_core::ir::{CertificateName, HostPattern, HttpRule, ListenerName, ListenerTls};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
@@ -46,7 +47,7 @@ pub(super) struct Listener<'o> {
     pub unresolved: Option<Problem>,
     pub attached: BTreeSet<ObjectId>,
     /// In order of age, with the routes they came from.
-    pub hosts: BTreeMap<HostPattern, Vec<(Subject<'o>, HttpRule)>>,
+    pub hosts: BTreeMap<HostPattern, Vec<(Subject<'o>, Arc<HttpRule>)>>,
     /// In order of age; more than one only for different hostnames.
     pub streams: Vec<(HostPattern, Stream)>,
     pub wishes: Vec<Wish<'o>>,

@@ -8,6 +8,7 @@ use crate::objects::kinds::ParentRef;
 use crate::plane::{self, Wish};
 use crate::status::reason;
 use gateway_core::ir::{Destination, HostPattern, HttpRule, RuleName, UpstreamProtocol, Weighted};
+use std::sync::Arc;
 
 /// Most hostnames, rules and matches a rule of one route (Gateway API).
 pub(super) const HOSTNAMES_MAX: usize = 16;
@@ -27,7 +28,7 @@ pub(super) struct Route<'o> {
 
 /// What a route brings to a listener.
 pub(super) enum Carries {
-    Http(Vec<HttpRule>),
+    Http(Vec<Arc<HttpRule>>),
     Stream(Stream),
     /// A kind that is read but not served yet.
     Nothing,

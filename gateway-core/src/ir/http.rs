@@ -1,7 +1,8 @@
 //! Rules of HTTP listeners.
 
-use super::{CertificateName, Destination, ListenerName, ListenerTls, RuleName, StreamRule, Weighted};
+use super::{CertificateName, Destination, ListenerName, ListenerTls, RuleName, ServiceName, StreamRule, Weighted};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything behind one HTTP or HTTPS port.
@@ -28,7 +29,8 @@ pub struct HttpScope {
     pub tls: ListenerTls,
     /// In any order: lowering ranks hostnames by specificity. One per hostname, unless routes whose own hostnames are
     /// not equally specific meet the listener's in the same one: then the rules of the earlier one take precedence.
-    pub hosts: Vec<VirtualHost>,
+    /// Shared with the revision before where nothing changed, as rules are: equal ones are mostly the same ones.
+    pub hosts: Vec<Arc<VirtualHost>>,
 }
 
 /// The rules of all routes attached under one hostname.
@@ -36,7 +38,14 @@ pub struct HttpScope {
 pub struct VirtualHost {
     pub hostname: HostPattern,
     /// In tie-break order (oldest route first, then `namespace/name`, then rule index); lowering ranks the matches.
-    pub rules: Vec<HttpRule>,
+    pub rules: Vec<Arc<HttpRule>>,
+}
+
+impl VirtualHost {
+    pub fn new(hostname: HostPattern, rules: impl IntoIterator<Item = HttpRule>) -> Arc<Self> {
+        let rules = rules.into_iter().map(Arc::new).collect();
+        Arc::new(Self { hostname, rules })
+    }
 }
 
 /// A hostname to match: exact, `*.suffix`, or anything. Lower case, no trailing dot, no port.
@@ -119,6 +128,26 @@ pub struct HttpRule {
     pub session: Option<Session>,
 }
 
+impl HttpRule {
+    /// Every service it sends something to.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        let asked = self.filters.iter().filter_map(|filter| match filter {
+            Filter::Mirror(mirror) => Some(&mirror.to),
+            Filter::ExternalAuth(auth) => Some(&auth.to),
+            Filter::RequestHeaders(_)
+            | Filter::ResponseHeaders(_)
+            | Filter::Redirect(_)
+            | Filter::Rewrite(_)
+            | Filter::Cors(_) => None,
+        });
+        let shares = self.destinations.iter().map(|share| &share.to.to);
+        shares.chain(asked).filter_map(|to| match to {
+            Destination::Service(name) => Some(name),
+            Destination::Fail { .. } => None,
+        })
+    }
+}
+
 /// Gateway API HTTPRouteRetry: attempts that failed are followed by others, as long as the request can be sent again and
 /// no byte of an answer went to the client. A connection that could not be made, broke or timed out, and an attempt
 /// that outlived `timeouts.backend_request`, always count as failed.
@@ -178,7 +207,7 @@ pub enum UpstreamProtocol {
 }
 
 /// Conditions that all have to hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HttpMatch {
     pub path: PathMatch,
     pub method: Option<String>,
@@ -189,7 +218,7 @@ pub struct HttpMatch {
 }
 
 /// A condition on the path (without query).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathMatch {
     Exact(String),
     /// Whole segments: `/a` matches `/a` and `/a/b`, not `/ab`. `/` matches all.
@@ -199,13 +228,13 @@ pub enum PathMatch {
 }
 
 /// A condition on a header or a query parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldMatch {
     pub name: String,
     pub value: ValueMatch,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ValueMatch {
     Exact(String),
     /// Anchored, RE2 syntax.

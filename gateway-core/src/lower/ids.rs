@@ -45,7 +45,7 @@ impl Ids {
     /// Gives an id to every name of the next revision. Returns the binds for which none is left (more than
     /// [`VIPS_MAX`] listeners); they are not served.
     pub fn assign(&mut self, ir: &Ir) -> Vec<Bind> {
-        let mut rules = BTreeSet::new();
+        let mut rules: Vec<&RuleName> = Vec::new();
         for listener in ir.listeners.values() {
             match &listener.plane {
                 Plane::Kernel(stream) | Plane::Splice(stream) => rules.extend(stream.rules.iter().map(|r| &r.name)),
@@ -55,9 +55,8 @@ impl Ids {
                 }
             }
         }
-        let endpoints: BTreeSet<_> = ir
-            .services
-            .values()
+        let services = ir.services.values();
+        let endpoints: Vec<_> = services
             .flat_map(|service| service.endpoints.iter().map(|e| (service.name.clone(), e.addr)))
             .collect();
         self.rules.assign(rules);
@@ -121,18 +120,26 @@ impl<K: Ord + Clone> Dense<K> {
         self.live.get(key).copied()
     }
 
-    /// Makes exactly `keys` live; returns those for which no id is left.
-    pub fn assign(&mut self, keys: BTreeSet<&K>) -> Vec<K> {
+    /// Makes exactly `keys` live, in any order and any number of times; returns those for which no id is left.
+    pub fn assign(&mut self, mut keys: Vec<&K>) -> Vec<K> {
         self.revision += 1;
+        keys.sort();
+        keys.dedup();
+        // Both are in order: one walk along the two.
+        let mut wanted = keys.into_iter().peekable();
+        let mut new: BTreeSet<&K> = BTreeSet::new();
         let (revision, quarantine) = (self.revision, &mut self.quarantine);
         self.live.retain(|key, id| {
-            let stays = keys.contains(key);
+            while let Some(before) = wanted.next_if(|next| *next < key) {
+                new.insert(before);
+            }
+            let stays = wanted.next_if(|next| *next == key).is_some();
             if !stays {
                 quarantine.push_back((key.clone(), *id, revision));
             }
             stays
         });
-        let new: BTreeSet<&K> = keys.into_iter().filter(|key| !self.live.contains_key(key)).collect();
+        new.extend(wanted);
         if !new.is_empty() {
             self.bring_back(&new);
         }

@@ -88,7 +88,7 @@ pub fn scope(hostname: Option<&str>, rules: Vec<HttpRule>) -> HttpScope {
         hostname: hostname.clone(),
         certificates: Vec::new(),
         tls: Default::default(),
-        hosts: vec![VirtualHost { hostname, rules }],
+        hosts: vec![VirtualHost::new(hostname, rules)],
     }
 }
 

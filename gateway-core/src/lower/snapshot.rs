@@ -4,10 +4,10 @@
 //! a destination that has none answers 500.
 
 use super::Ids;
-use crate::ids::{EndpointId, RuleId};
+use crate::ids::{EndpointId, ListenerId, RuleId};
 use crate::ir::{
-    BalancePolicy, Destination, Filter, HttpRule, HttpRules, HttpScope, Ir, Plane, Readiness, Revision, Service,
-    StreamRule, StreamRules, Transport, UpstreamProtocol, Weighted,
+    BalancePolicy, Destination, Filter, HttpRule, HttpRules, HttpScope, Ir, ListenerName, Plane, Readiness, Revision,
+    Service, ServiceName, StreamRule, StreamRules, Transport, UpstreamProtocol, Weighted,
 };
 use crate::route::{HostIndex, HostTable};
 use crate::snapshot::{
@@ -15,6 +15,7 @@ use crate::snapshot::{
     ServicePlan, Snapshot, StreamPlan, StreamRulePlan,
 };
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Longest list of turns of a service. Weights whose turns would not fit are scaled down, each to at least one.
@@ -22,10 +23,17 @@ pub const TURNS_MAX: u64 = 16_384;
 
 /// What the workers need to know of `ir`. `ids` must have been assigned to it.
 pub fn lower(ir: &Ir, revision: Revision, ids: &Ids) -> Snapshot {
+    lower_from(ir, revision, ids, &Snapshot::default())
+}
+
+/// As [`lower`], and what is made of the very same rules and hosts is shared with `before`: the snapshot of the last
+/// revision that `ids` was assigned to before this one.
+pub fn lower_from(ir: &Ir, revision: Revision, ids: &Ids, before: &Snapshot) -> Snapshot {
     let mut snapshot = Snapshot {
         revision,
         ..Snapshot::default()
     };
+    let before = Before::new(ir, ids, before);
     for service in ir.services.values() {
         put_service(&mut snapshot, service, ids);
     }
@@ -34,7 +42,7 @@ pub fn lower(ir: &Ir, revision: Revision, ids: &Ids) -> Snapshot {
             continue;
         };
         let serve = match &listener.plane {
-            Plane::Http(http) => Serve::Http(http_plan(&mut snapshot, http, ids)),
+            Plane::Http(http) => Serve::Http(http_plan(&mut snapshot, http, ids, &before, before.hosts(id))),
             Plane::Splice(stream) => Serve::Splice(stream_plan(stream, ids)),
             Plane::Kernel(stream) => Serve::KernelRelay(stream_plan(stream, ids)),
         };
@@ -136,7 +144,43 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-fn http_plan(snapshot: &mut Snapshot, http: &HttpRules, ids: &Ids) -> HttpPlan {
+/// The revision before, as far as it can be shared. A name that is configured in both has the same id in both.
+struct Before<'b> {
+    snapshot: &'b Snapshot,
+    /// Services that have an id in one of the two revisions only: what is said of them has to be said anew.
+    moved: BTreeSet<ServiceName>,
+}
+
+impl<'b> Before<'b> {
+    fn new(ir: &Ir, ids: &Ids, snapshot: &'b Snapshot) -> Self {
+        let had = snapshot.services.iter().flatten();
+        let had: BTreeSet<&ServiceName> = had.map(|service| &service.name).collect();
+        let has: BTreeSet<&ServiceName> = ir.services.keys().filter(|name| ids.service(name).is_some()).collect();
+        let moved = had.symmetric_difference(&has).map(|name| (*name).clone()).collect();
+        Self { snapshot, moved }
+    }
+
+    fn rule(&self, id: RuleId, rule: &Arc<HttpRule>) -> Option<Arc<RulePlan>> {
+        let plan = self.snapshot.rules.get(id.index())?.as_ref()?;
+        let moved = || !self.moved.is_empty() && rule.services().any(|service| self.moved.contains(service));
+        (Arc::ptr_eq(&plan.of, rule) && plan.id == id && !moved()).then(|| Arc::clone(plan))
+    }
+
+    /// The tables of a listener by the names of its scopes.
+    fn hosts(&self, id: ListenerId) -> BTreeMap<&'b ListenerName, &'b HostTable> {
+        let plan = self.snapshot.listener(id).and_then(ListenerPlan::http);
+        let scopes = plan.map_or(&[][..], |http| &http.scopes);
+        scopes.iter().map(|scope| (&scope.listener, &scope.hosts)).collect()
+    }
+}
+
+fn http_plan(
+    snapshot: &mut Snapshot,
+    http: &HttpRules,
+    ids: &Ids,
+    before: &Before<'_>,
+    tables: BTreeMap<&ListenerName, &HostTable>,
+) -> HttpPlan {
     let mut scopes: Vec<&HttpScope> = http.scopes.iter().collect();
     scopes.sort_by_key(|scope| Reverse(scope.hostname.specificity()));
     for rule in scopes
@@ -147,7 +191,10 @@ fn http_plan(snapshot: &mut Snapshot, http: &HttpRules, ids: &Ids) -> HttpPlan {
         let Some(id) = ids.rule(&rule.name) else { continue };
         // The same rule stands under each of its hostnames.
         if snapshot.rule(id).is_none() {
-            put(&mut snapshot.rules, id.index(), rule_plan(id, rule, ids));
+            let plan = before
+                .rule(id, rule)
+                .unwrap_or_else(|| Arc::new(rule_plan(id, rule, ids)));
+            put(&mut snapshot.rules, id.index(), plan);
         }
     }
     let scope_plan = |scope: &HttpScope| ScopePlan {
@@ -155,12 +202,16 @@ fn http_plan(snapshot: &mut Snapshot, http: &HttpRules, ids: &Ids) -> HttpPlan {
         hostname: scope.hostname.clone(),
         certificates: scope.certificates.clone(),
         tls: scope.tls.clone(),
-        hosts: HostTable::compile(&scope.hosts, |name| ids.rule(name)),
+        hosts: HostTable::compile(
+            &scope.hosts,
+            |name| ids.rule(name),
+            tables.get(&scope.listener).copied(),
+        ),
     };
     HttpPlan::new(http.tls, scopes.into_iter().map(scope_plan).collect())
 }
 
-fn rule_plan(id: RuleId, rule: &HttpRule, ids: &Ids) -> RulePlan {
+fn rule_plan(id: RuleId, rule: &Arc<HttpRule>, ids: &Ids) -> RulePlan {
     let destination = |of: &Weighted<_>| {
         let crate::ir::HttpDestination { to, protocol, filters } = &of.to;
         DestinationPlan {
@@ -171,6 +222,7 @@ fn rule_plan(id: RuleId, rule: &HttpRule, ids: &Ids) -> RulePlan {
         }
     };
     RulePlan {
+        of: Arc::clone(rule),
         id,
         name: rule.name.clone(),
         kind: rule.kind,
@@ -258,7 +310,6 @@ fn destination_to(to: &Destination, ids: &Ids) -> DestinationTo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ListenerId;
     use crate::ir::{Bind, Recognise, ServiceName};
     use crate::lower::sample::{http, ir, lowered, on_port, rule, scope, service, stream, to_service};
     use std::net::SocketAddr;
@@ -347,6 +398,44 @@ mod tests {
         assert_eq!(listener("198.18.0.11:80"), id(on_port(80)));
         assert_eq!(listener("198.18.0.10:81"), None);
         assert_eq!(listener("198.18.0.10:53"), None);
+    }
+
+    #[test]
+    fn what_did_not_change_is_shared_with_the_revision_before_and_reads_as_if_made_anew() {
+        let echo = || service("default/echo:80", &[(11, 1), (12, 1)]);
+        let rules = |name: &str, to: &str| vec![rule(name, "/", &[(1, to_service(to))])];
+        let stays = scope(Some("a.example.com"), rules("HTTPRoute/default/a/0", "default/echo:80"));
+        let goes = scope(
+            Some("b.example.com"),
+            rules("HTTPRoute/default/b/0", "default/other:80"),
+        );
+        let mut ids = Ids::default();
+        let mut before = Snapshot::default();
+        let both = || http(vec![stays.clone(), goes.clone()]);
+        let revisions = [
+            ir(vec![(on_port(80), both())], vec![echo()]),
+            // The other service is there now, and the rule that named it in vain before is the same one.
+            ir(
+                vec![(on_port(80), both())],
+                vec![echo(), service("default/other:80", &[(13, 1)])],
+            ),
+            ir(vec![(on_port(80), http(vec![stays.clone()]))], vec![echo()]),
+        ];
+        let mut shared = Vec::new();
+        for (revision, ir) in (1..).zip(revisions) {
+            ids.assign(&ir);
+            let after = lower_from(&ir, Revision(revision), &ids, &before);
+            let anew = lower(&ir, Revision(revision), &ids);
+            assert_eq!(format!("{after:?}"), format!("{anew:?}"));
+            let both = after.rules.iter().zip(&before.rules);
+            let same = |(a, b): (&Option<Arc<RulePlan>>, &Option<Arc<RulePlan>>)| match (a, b) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (Some(_), None) | (None, _) => false,
+            };
+            shared.push(both.filter(|pair| same(*pair)).count());
+            before = after;
+        }
+        assert_eq!(shared, [0, 1, 1]);
     }
 
     #[test]

@@ -30,6 +30,15 @@ impl<T: Default> HostIndex<T> {
 }
 
 impl<T> HostIndex<T> {
+    /// The value of exactly this pattern.
+    pub fn get(&self, pattern: &HostPattern) -> Option<&T> {
+        match pattern {
+            HostPattern::Exact(name) => self.exact.get(name.as_str()),
+            HostPattern::Suffix(suffix) => self.suffixes.get(suffix.as_str()),
+            HostPattern::Any => self.any.as_ref(),
+        }
+    }
+
     /// Asks the values whose pattern matches `host` (lower case, without port), most specific first, until one has an
     /// answer.
     pub fn ask<'t, R, C: Tally>(

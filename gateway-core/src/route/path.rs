@@ -8,6 +8,7 @@ use crate::ids::RuleId;
 use crate::ir::{HttpRule, PathMatch, RuleName};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// Matches by path pattern of one hostname. They are tried one by one, so more are not to be had: those beyond, in
 /// order of precedence, never match.
@@ -28,7 +29,7 @@ pub struct PathTable {
 type Candidates = Vec<Candidate>;
 
 impl PathTable {
-    pub fn compile(rules: &[HttpRule], id: impl Fn(&RuleName) -> Option<RuleId>) -> Self {
+    pub fn compile(rules: &[Arc<HttpRule>], id: impl Fn(&RuleName) -> Option<RuleId>) -> Self {
         let mut exact: BTreeMap<&[u8], Candidates> = BTreeMap::new();
         let mut prefixes: BTreeMap<&[u8], Candidates> = BTreeMap::new();
         let mut patterns: Vec<(&str, Candidate)> = Vec::new();

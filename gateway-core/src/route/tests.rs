@@ -49,8 +49,8 @@ fn rule(id: u32, matches: Vec<HttpMatch>) -> HttpRule {
     }
 }
 
-fn compile(hosts: &[VirtualHost]) -> HostTable {
-    HostTable::compile(hosts, |name| name.as_str().parse().ok().map(RuleId))
+fn compile(hosts: &[Arc<VirtualHost>]) -> HostTable {
+    HostTable::compile(hosts, |name| name.as_str().parse().ok().map(RuleId), None)
 }
 
 fn on(path: PathMatch) -> HttpMatch {
@@ -86,12 +86,8 @@ fn any_host(matches: Vec<HttpMatch>) -> HostTable {
     let rules = matches
         .into_iter()
         .zip(0..)
-        .map(|(matches, id)| rule(id, vec![matches]))
-        .collect();
-    compile(&[VirtualHost {
-        hostname: HostPattern::Any,
-        rules,
-    }])
+        .map(|(matches, id)| rule(id, vec![matches]));
+    compile(&[VirtualHost::new(HostPattern::Any, rules)])
 }
 
 #[track_caller]
@@ -165,9 +161,8 @@ fn conditions_rank_method_then_headers_then_query_then_order() {
 
 #[test]
 fn hosts_rank_exact_then_longer_wildcards_and_give_way_when_no_rule_of_theirs_matches() {
-    let host = |hostname: Option<&str>, id, path: &str| VirtualHost {
-        hostname: HostPattern::parse(hostname),
-        rules: vec![rule(id, vec![prefix(path)])],
+    let host = |hostname: Option<&str>, id, path: &str| {
+        VirtualHost::new(HostPattern::parse(hostname), [rule(id, vec![prefix(path)])])
     };
     let table = compile(&[
         host(None, 0, "/"),
@@ -186,9 +181,9 @@ fn hosts_rank_exact_then_longer_wildcards_and_give_way_when_no_rule_of_theirs_ma
 
 #[test]
 fn of_two_hosts_with_the_same_name_the_earlier_is_asked_first() {
-    let host = |id, path: PathMatch| VirtualHost {
-        hostname: HostPattern::parse(Some("a.example.com")),
-        rules: vec![rule(id, vec![on(path)])],
+    let host = |id, path: PathMatch| {
+        let name = HostPattern::parse(Some("a.example.com"));
+        VirtualHost::new(name, [rule(id, vec![on(path)])])
     };
     let table = compile(&[
         host(0, PathMatch::Prefix("/".to_owned())),
@@ -228,29 +223,22 @@ fn patterns_of_equal_length_rank_by_their_conditions_and_then_by_order() {
 
 /// Steps of a lookup, at worst, over hits and misses in a table of `routes` routes.
 fn steps(routes: usize) -> u32 {
-    let hosts: Vec<VirtualHost> = (0..routes / 16)
-        .map(|host| VirtualHost {
-            hostname: HostPattern::parse(Some(&format!("*.team-{host}.example.com"))),
-            rules: vec![rule(
-                host as u32,
-                (0..8).map(|n| prefix(&format!("/svc-{n}/v1"))).collect(),
-            )],
+    let hosts: Vec<Arc<VirtualHost>> = (0..routes / 16)
+        .map(|host| {
+            let name = HostPattern::parse(Some(&format!("*.team-{host}.example.com")));
+            let paths = (0..8).map(|n| prefix(&format!("/svc-{n}/v1"))).collect();
+            VirtualHost::new(name, [rule(host as u32, paths)])
         })
-        .chain([VirtualHost {
-            hostname: HostPattern::Any,
-            rules: (0..routes / 2)
-                .map(|n| {
-                    rule(
-                        n as u32,
-                        vec![if n % 2 == 0 {
-                            prefix(&format!("/p/{n}"))
-                        } else {
-                            exact(&format!("/e/{n}"))
-                        }],
-                    )
-                })
-                .collect(),
-        }])
+        .chain([VirtualHost::new(
+            HostPattern::Any,
+            (0..routes / 2).map(|n| {
+                let path = match n % 2 {
+                    0 => prefix(&format!("/p/{n}")),
+                    _ => exact(&format!("/e/{n}")),
+                };
+                rule(n as u32, vec![path])
+            }),
+        )])
         .collect();
     let table = compile(&hosts);
     let asked = (0..routes).step_by((routes / 500).max(1)).flat_map(|n| {
@@ -311,7 +299,7 @@ fn path_rank(path: &PathMatch, asked: &str) -> Option<(u8, usize)> {
     }
 }
 
-fn naive(hosts: &[VirtualHost], asked: &Asked) -> Option<(u32, u16)> {
+fn naive(hosts: &[Arc<VirtualHost>], asked: &Asked) -> Option<(u32, u16)> {
     let mut found = Vec::new();
     let mut order = 0;
     for (tier, host) in hosts.iter().enumerate() {
@@ -417,7 +405,7 @@ fn a_match() -> impl Strategy<Value = HttpMatch> {
         })
 }
 
-fn virtual_hosts() -> impl Strategy<Value = Vec<VirtualHost>> {
+fn virtual_hosts() -> impl Strategy<Value = Vec<Arc<VirtualHost>>> {
     let name = prop::sample::select(vec!["a.com", "b.a.com", "*.a.com", "*.b.a.com", "*.com", "*"]);
     let rules = prop::collection::vec(prop::collection::vec(a_match(), 1..3), 1..6);
     prop::collection::vec((name, rules), 1..5).prop_map(|hosts| {
@@ -427,14 +415,11 @@ fn virtual_hosts() -> impl Strategy<Value = Vec<VirtualHost>> {
                 .into_iter()
                 .zip(&mut id)
                 .map(|(matches, id)| rule(id, matches))
-                .collect()
+                .collect::<Vec<_>>()
         };
         hosts
             .into_iter()
-            .map(|(name, rules)| VirtualHost {
-                hostname: HostPattern::parse(Some(name)),
-                rules: rules_of(rules),
-            })
+            .map(|(name, rules)| VirtualHost::new(HostPattern::parse(Some(name)), rules_of(rules)))
             .collect()
     })
 }

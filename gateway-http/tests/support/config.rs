@@ -68,10 +68,8 @@ impl Config {
             port: 8080,
             transport: Transport::Tcp,
         };
-        let host = VirtualHost {
-            hostname: self.hostname.clone(),
-            rules: [std::slice::from_ref(&self.rule), &self.more[..]].concat(),
-        };
+        let rules = [std::slice::from_ref(&self.rule), &self.more[..]].concat();
+        let host = VirtualHost::new(self.hostname.clone(), rules);
         let name = ListenerName::from("default/gw/http");
         let scope = HttpScope {
             listener: name.clone(),

@@ -100,7 +100,9 @@ pub fn routes(published: &Published) -> Vec<Value> {
             gateway_core::ir::Plane::Http(rules) => {
                 for scope in &rules.scopes {
                     for host in &scope.hosts {
-                        let row = |rule| http_rule(rule, scope.listener.as_str(), &host.hostname.to_string());
+                        let row = |rule: &std::sync::Arc<HttpRule>| {
+                            http_rule(rule, scope.listener.as_str(), &host.hostname.to_string())
+                        };
                         rows.extend(host.rules.iter().map(row));
                     }
                 }

@@ -132,10 +132,7 @@ pub fn http(bind: SocketAddr, certificate: Option<&str>, routes: &[(&str, &str, 
         hostname: HostPattern::Any,
         certificates: certificate.into_iter().map(Into::into).collect(),
         tls: Default::default(),
-        hosts: vec![VirtualHost {
-            hostname: HostPattern::Any,
-            rules: routes.iter().map(rule).collect(),
-        }],
+        hosts: vec![VirtualHost::new(HostPattern::Any, routes.iter().map(rule))],
     };
     listener(
         bind,

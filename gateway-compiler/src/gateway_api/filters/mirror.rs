@@ -3,25 +3,12 @@
 use super::{BadFilter, bad};
 use crate::objects::kinds::MirrorSpec;
 use crate::status::reason;
-use gateway_core::ir::{Destination, Filter, Mirror, UpstreamProtocol};
+use gateway_core::ir::{Destination, Mirror, UpstreamProtocol};
 
 /// Where a mirror goes, resolved.
 pub(in crate::gateway_api) struct Mirrored {
     pub to: Destination,
     pub protocol: UpstreamProtocol,
-}
-
-/// The service a filter sends to, if it is one that does.
-pub(in crate::gateway_api) fn destination(filter: &Filter) -> Option<&Destination> {
-    match filter {
-        Filter::Mirror(mirror) => Some(&mirror.to),
-        Filter::ExternalAuth(auth) => Some(&auth.to),
-        Filter::RequestHeaders(_)
-        | Filter::ResponseHeaders(_)
-        | Filter::Redirect(_)
-        | Filter::Rewrite(_)
-        | Filter::Cors(_) => None,
-    }
 }
 
 /// A share of all requests when neither percent nor fraction is given is all of them.
