@@ -28,6 +28,7 @@ mod listener;
 mod matches;
 mod parameters;
 mod reference_grant;
+mod retry;
 mod route;
 mod stream_route;
 mod told;

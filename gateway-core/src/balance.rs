@@ -4,6 +4,7 @@
 //! endpoint exactly its turns, while none fails. A pick allocates only when an id or a set of weights is new. No
 //! pick is lost to a failure as long as some endpoint is left to try.
 
+pub mod budget;
 pub mod destination;
 pub mod failure;
 pub mod turn;
@@ -13,6 +14,7 @@ use crate::ir::BalancePolicy;
 use crate::lower::ids::NAMES_MAX;
 use crate::snapshot::{DestinationPlan, ServicePlan};
 use crate::time::Moment;
+use budget::Budget;
 use destination::Shares;
 use failure::Failures;
 use turn::Cursor;
@@ -25,6 +27,8 @@ pub struct Balancers {
     /// By rule: what each of its mirrors has saved up for its next copy.
     mirrors: Vec<Vec<u32>>,
     services: Vec<Cursor>,
+    /// By service: what is left for retries.
+    budgets: Vec<Budget>,
     endpoints: Vec<EndpointState>,
 }
 
@@ -126,6 +130,15 @@ impl Balancers {
         if let Some(state) = self.endpoints.get_mut(endpoint.index()) {
             state.failures = Failures::default();
         }
+    }
+
+    /// What this worker may still retry at a service.
+    pub fn budget(&mut self, service: ServiceId) -> &mut Budget {
+        let index = service.index().min(NAMES_MAX as usize);
+        if self.budgets.len() <= index {
+            self.budgets.resize_with(index + 1, Budget::default);
+        }
+        &mut self.budgets[index]
     }
 
     /// Streams and connections of this worker on an endpoint.

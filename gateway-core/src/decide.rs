@@ -7,13 +7,14 @@
 //! `Picked`. So their order can not be got wrong. Nothing here allocates but the `Location` of a redirect.
 
 use crate::balance::Balancers;
+use crate::balance::budget::Allowance;
 use crate::fault::Refusal;
 use crate::filter;
 use crate::filter::cors::{AnswerFields, Preflight};
 use crate::ids::{EndpointId, ListenerId, RuleId};
 use crate::ir::{Filter, Recognise, Timeouts, UpstreamProtocol};
 use crate::snapshot::{
-    DestinationPlan, DestinationTo, HttpPlan, ListenerPlan, RulePlan, Snapshot, StreamPlan, StreamRulePlan,
+    DestinationPlan, DestinationTo, HttpPlan, ListenerPlan, RulePlan, ServicePlan, Snapshot, StreamPlan, StreamRulePlan,
 };
 use crate::time::Moment;
 use std::time::Duration;
@@ -37,9 +38,12 @@ pub struct Forward {
     pub protocol: UpstreamProtocol,
     /// Bytes of the path that the rule's prefix match took; for prefix rewrites. 0 if not a prefix match.
     pub prefix_len: u16,
-    /// When the whole request must be over: the shorter of the rule's two timeouts, because only attempts that were
-    /// provably not processed are followed by another.
+    /// When the whole request must be over, attempts and pauses between them included (`timeouts.request`).
     pub deadline: Option<Moment>,
+    /// How long one attempt may take (`timeouts.backendRequest`).
+    pub attempt_timeout: Option<Duration>,
+    /// The rule says which failed attempts are followed by others: `snapshot.rule(rule).retry`.
+    pub retries: bool,
     /// Its endpoints are spoken to over TLS.
     pub tls: bool,
 }
@@ -145,13 +149,32 @@ impl Decide<'_> {
     }
 
     /// Another endpoint for a request that was provably not processed by `not`; `None` when there is none. `self` must
-    /// hold the snapshot that `forward` was decided over.
+    /// hold the snapshot that `forward` was decided over, here and below.
     pub fn again(&mut self, forward: &Forward, not: &[EndpointId], now: Moment) -> Option<EndpointId> {
-        let rule = self.snapshot.rule(forward.rule)?;
-        match rule.destinations.get(usize::from(forward.destination))?.to {
-            DestinationTo::Service(id) => self.balancers.pick(self.snapshot.service(id)?, not, now),
-            DestinationTo::Fail { .. } => None,
+        let service = service_of(self.snapshot, forward)?;
+        self.balancers.pick(service, not, now)
+    }
+
+    /// An endpoint for the attempt after failed ones: one that was not tried, else not the last tried, else any.
+    /// `tried`: the last one at its end.
+    pub fn retry(&mut self, forward: &Forward, tried: &[EndpointId], now: Moment) -> Option<EndpointId> {
+        let service = service_of(self.snapshot, forward)?;
+        let last = &tried[tried.len().saturating_sub(1)..];
+        [tried, last, &[]]
+            .into_iter()
+            .find_map(|not| self.balancers.pick(service, not, now))
+    }
+
+    /// A request whose rule has retries begins: its service may be retried a little more.
+    pub fn allow_retries(&mut self, forward: &Forward, allowance: Allowance, now: Moment) {
+        if let Some(service) = service_of(self.snapshot, forward) {
+            self.balancers.budget(service.id).request(allowance, now);
         }
+    }
+
+    /// Whether the service's budget has another attempt left; it is taken.
+    pub fn take_retry(&mut self, forward: &Forward, allowance: Allowance, now: Moment) -> bool {
+        service_of(self.snapshot, forward).is_some_and(|service| self.balancers.budget(service.id).take(allowance, now))
     }
 
     /// Endpoint for a connection to a stream listener (splice plane, or a relay behind a kernel VIP).
@@ -186,6 +209,15 @@ impl Decide<'_> {
     pub fn connection_again(&mut self, of: EndpointId, not: &[EndpointId], now: Moment) -> Option<EndpointId> {
         let service = self.snapshot.endpoint(of)?.service;
         self.balancers.pick(self.snapshot.service(service)?, not, now)
+    }
+}
+
+/// The service a request was sent to; `None` where that is broken.
+fn service_of<'s>(snapshot: &'s Snapshot, forward: &Forward) -> Option<&'s ServicePlan> {
+    let rule = snapshot.rule(forward.rule)?;
+    match rule.destinations.get(usize::from(forward.destination))?.to {
+        DestinationTo::Service(id) => snapshot.service(id),
+        DestinationTo::Fail { .. } => None,
     }
 }
 
@@ -295,6 +327,7 @@ struct Picked<'s> {
 
 impl Picked<'_> {
     fn forward(self, now: Moment) -> Forward {
+        let timeouts: Timeouts = self.matched.rule.timeouts;
         Forward {
             rule: self.matched.rule.id,
             destination: u16::try_from(self.index).unwrap_or(u16::MAX),
@@ -302,18 +335,16 @@ impl Picked<'_> {
             protocol: self.destination.protocol,
             prefix_len: self.matched.prefix_len,
             tls: self.tls,
-            deadline: time_allowed(self.matched.rule.timeouts).map(|allowed| now + allowed),
+            deadline: allowed(timeouts.request).map(|allowed| now + allowed),
+            attempt_timeout: allowed(timeouts.backend_request),
+            retries: self.matched.rule.retry.is_some(),
         }
     }
 }
 
 /// Zero is none (Gateway API HTTPRouteTimeouts).
-fn time_allowed(timeouts: Timeouts) -> Option<Duration> {
-    [timeouts.request, timeouts.backend_request]
-        .into_iter()
-        .flatten()
-        .filter(|timeout| !timeout.is_zero())
-        .min()
+fn allowed(timeout: Option<Duration>) -> Option<Duration> {
+    timeout.filter(|timeout| !timeout.is_zero())
 }
 
 #[cfg(test)]

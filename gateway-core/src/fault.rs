@@ -97,6 +97,8 @@ pub enum Fault {
     MessageTooLarge,
     /// The deadline passed (route timeout or `grpc-timeout`).
     DeadlineExceeded,
+    /// Upstream: one attempt took longer than it may (`timeouts.backendRequest`).
+    AttemptTimeout,
     /// The gateway is out of room for it.
     Overloaded,
     /// Downstream: nothing went through its open tunnel for too long.
@@ -125,7 +127,7 @@ impl Fault {
             | Fault::Refused
             | Fault::Reset
             | Fault::ConnectionLost => 503,
-            Fault::DeadlineExceeded => 504,
+            Fault::DeadlineExceeded | Fault::AttemptTimeout => 504,
             Fault::Overloaded => 503,
         }
     }
@@ -135,7 +137,11 @@ impl Fault {
         match self {
             Fault::BadRequest | Fault::Internal | Fault::BadResponse => 13,
             Fault::ClientGone => 1,
-            Fault::RequestTimeout | Fault::Stalled | Fault::DeadlineExceeded | Fault::TunnelIdle => 4,
+            Fault::RequestTimeout
+            | Fault::Stalled
+            | Fault::DeadlineExceeded
+            | Fault::AttemptTimeout
+            | Fault::TunnelIdle => 4,
             Fault::NoRoute | Fault::Misdirected => 12,
             // As gRPC's own peers answer metadata that is too large.
             Fault::HeadTooLarge
@@ -166,7 +172,7 @@ impl Fault {
             Fault::Refused | Fault::Reset => "UR",
             Fault::ConnectionLost => "UC",
             Fault::BadResponse | Fault::MessageTooLarge => "UPE",
-            Fault::DeadlineExceeded => "UT",
+            Fault::DeadlineExceeded | Fault::AttemptTimeout => "UT",
             Fault::Overloaded => "UO",
             Fault::Internal => "LR",
         }
@@ -192,6 +198,7 @@ impl Fault {
             | Fault::BadResponse
             | Fault::MessageTooLarge
             | Fault::DeadlineExceeded
+            | Fault::AttemptTimeout
             | Fault::Overloaded
             | Fault::TunnelIdle
             | Fault::Internal => false,
@@ -220,13 +227,14 @@ impl Fault {
             Fault::BadResponse => "bad_response",
             Fault::MessageTooLarge => "message_too_large",
             Fault::DeadlineExceeded => "deadline_exceeded",
+            Fault::AttemptTimeout => "attempt_timeout",
             Fault::Overloaded => "overloaded",
             Fault::TunnelIdle => "tunnel_idle",
             Fault::Internal => "internal",
         }
     }
 
-    pub const ALL: [Fault; 22] = [
+    pub const ALL: [Fault; 23] = [
         Fault::BadRequest,
         Fault::HeadTooLarge,
         Fault::TargetTooLong,
@@ -246,6 +254,7 @@ impl Fault {
         Fault::BadResponse,
         Fault::MessageTooLarge,
         Fault::DeadlineExceeded,
+        Fault::AttemptTimeout,
         Fault::Overloaded,
         Fault::TunnelIdle,
         Fault::Internal,

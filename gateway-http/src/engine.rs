@@ -58,6 +58,7 @@ mod reply;
 mod request;
 mod request_id;
 mod response;
+mod retry;
 mod revisions;
 mod stream;
 mod timer;

@@ -15,5 +15,6 @@ pub mod head;
 pub mod limits;
 pub mod metrics;
 pub mod outcome;
+pub mod retry;
 pub mod trace;
 pub mod websocket;

@@ -118,6 +118,10 @@ pub struct Limits {
     pub replays_max: u8,
     /// Body bytes of a request kept until its response begins, so that it can be tried again, per stream.
     pub replay_bytes_max: usize,
+    /// Further attempts that rules with a `retry` may make, of a worker at one service, for each hundred requests ...
+    pub retry_percent: u32,
+    /// ... and each second; ten seconds' worth is saved up.
+    pub retries_per_second: u32,
     /// Requests under way in one worker; more are answered 503.
     pub requests_max: usize,
     /// Memory of the whole process, bytes; `None`: what its cgroup allows. Close to it the gateway takes less and less.
@@ -224,6 +228,8 @@ impl Default for Limits {
             attempts_max: 3,
             replays_max: 10,
             replay_bytes_max: 16 * 1024,
+            retry_percent: 20,
+            retries_per_second: 20,
             requests_max: 100_000,
             memory_bytes_max: None,
             upstream_connections_max: 8,

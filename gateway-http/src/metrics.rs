@@ -3,6 +3,7 @@
 pub mod grpc;
 
 use crate::flood::Flood;
+use crate::retry::{NotRetried, Retried};
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId};
 use std::time::Duration;
@@ -32,7 +33,9 @@ pub struct Metrics {
     /// Streams that became tunnels, and those that still are.
     pub tunnels_total: u64,
     pub tunnels_active: u64,
+    /// Attempts after the first, of any kind.
     pub retries_total: u64,
+    pub retry: RetryMetrics,
     /// Copies of requests that were begun, given up because they lagged or there were too many, and not answered.
     pub mirrors_total: u64,
     pub mirrors_dropped_total: u64,
@@ -60,6 +63,17 @@ pub struct Metrics {
     pub grpc: grpc::Methods,
 }
 
+/// Attempts that rules with a `retry` asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RetryMetrics {
+    /// By `Retried as usize`.
+    pub by: [u64; Retried::ALL.len()],
+    /// Failed attempts that were the last, by `NotRetried as usize`.
+    pub not: [u64; NotRetried::ALL.len()],
+    /// Requests that were retried and then answered otherwise.
+    pub succeeded: u64,
+}
+
 /// One endpoint's share.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EndpointMetrics {
@@ -70,6 +84,11 @@ pub struct EndpointMetrics {
     pub failures_total: u64,
     /// Requests turned away because its connections and their queue were full.
     pub overflows_total: u64,
+    /// Retries because of it, for the better, and those that a budget or the rule's limit forbade.
+    pub retries_total: u64,
+    pub retries_succeeded_total: u64,
+    pub retries_over_budget_total: u64,
+    pub retries_exhausted_total: u64,
     /// Connections without a request (`Engine::measure`).
     pub connections_idle: u64,
     /// Requests that wait for a connection or a stream on one (`Engine::measure`).
@@ -129,6 +148,39 @@ impl Metrics {
 
     pub(crate) fn endpoint_failed(&mut self, endpoint: EndpointId) {
         self.endpoint(endpoint).failures_total += 1;
+    }
+
+    /// It gave an answer that no client sees.
+    pub(crate) fn endpoint_answered(&mut self, endpoint: EndpointId, status: u16) {
+        self.endpoint(endpoint).responses[usize::from(status / 100).min(5)] += 1;
+    }
+
+    /// An attempt at an endpoint failed and another follows.
+    pub(crate) fn retried(&mut self, endpoint: Option<EndpointId>, why: Retried) {
+        self.retry.by[why as usize] += 1;
+        if let Some(endpoint) = endpoint {
+            self.endpoint(endpoint).retries_total += 1;
+        }
+    }
+
+    /// An attempt at an endpoint failed and was the last.
+    pub(crate) fn not_retried(&mut self, endpoint: Option<EndpointId>, why: NotRetried) {
+        self.retry.not[why as usize] += 1;
+        let Some(endpoint) = endpoint else { return };
+        let endpoint = self.endpoint(endpoint);
+        match why {
+            NotRetried::Limit => endpoint.retries_exhausted_total += 1,
+            NotRetried::Budget => endpoint.retries_over_budget_total += 1,
+            NotRetried::Body | NotRetried::Pushback => {}
+        }
+    }
+
+    /// A retried request was answered as it should be.
+    pub(crate) fn retry_succeeded(&mut self, endpoint: Option<EndpointId>) {
+        self.retry.succeeded += 1;
+        if let Some(endpoint) = endpoint {
+            self.endpoint(endpoint).retries_succeeded_total += 1;
+        }
     }
 
     pub(crate) fn endpoint_overflowed(&mut self, endpoint: EndpointId) {

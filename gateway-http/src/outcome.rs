@@ -1,5 +1,6 @@
 //! How a request ended: the one record from which access log and metrics are written.
 
+use crate::retry::Retried;
 use crate::trace::Trace;
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
@@ -16,6 +17,8 @@ pub struct Outcome<'a> {
     pub endpoint: Option<EndpointId>,
     /// Endpoints tried, 1 for a request that went straight through, 0 for a local reply.
     pub attempts: u8,
+    /// What for the last retry was, if its rule has retries and it had any.
+    pub retried: Option<Retried>,
     pub peer: SocketAddr,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,

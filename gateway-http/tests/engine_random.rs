@@ -7,7 +7,7 @@ mod config;
 
 use config::{Config, endpoint_addr};
 use gateway_core::ids::ListenerId;
-use gateway_core::ir::UpstreamProtocol;
+use gateway_core::ir::{Retry, UpstreamProtocol};
 use gateway_core::lower::Ids;
 use gateway_core::time::Moment;
 use gateway_http::engine::{Accepted, Action, ConnId, DownstreamProtocol, Engine, EngineConfig, RESTORE_MAX};
@@ -55,6 +55,18 @@ fn takes_connect(mut config: Config) -> Config {
     rule.matches[0].method = Some("CONNECT".into());
     config.more.push(rule);
     config
+}
+
+/// Half of all rules say what is to be sent again.
+fn retry(config: &mut Config, random: &mut Random) {
+    let ms = |ms: u64| Duration::from_millis(ms);
+    config.rule.retry = random.one_in(2).then(|| Retry {
+        attempts: 1 + random.below(4) as u32,
+        statuses: vec![500],
+        grpc_statuses: vec![14],
+        backoff: ms([0, 1, 60, 900][random.below(4) as usize]),
+    });
+    config.rule.timeouts.backend_request = random.one_in(3).then(|| ms(1 + random.below(600)));
 }
 
 /// The far end of a socket.
@@ -194,7 +206,10 @@ impl Peer {
             4 => format!("HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n{}", "y".repeat(90_000)),
             5 => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n".to_owned(),
             6 => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end".to_owned(),
-            7 => "HTTP/1.1 500 Oh\r\nContent-Length: 5\r\n\r\ncut".to_owned(),
+            7 => {
+                let body = ["", "cut", "whole"][random.below(3) as usize];
+                format!("HTTP/1.1 500 Oh\r\nContent-Length: 5\r\n\r\n{body}")
+            }
             _ => "nonsense\r\n\r\n".to_owned(),
         };
         out.extend_from_slice(text.as_bytes());
@@ -232,11 +247,22 @@ impl Peer {
                 }
                 self.headers(out, stream, &fields, end);
             }
-            0..=7 => self.headers(
+            0..=5 => self.headers(
                 out,
                 stream,
                 &[(":status", "200"), ("content-type", "application/grpc")],
                 end,
+            ),
+            6 => self.headers(out, stream, &[(":status", "500")], end),
+            7 => self.headers(
+                out,
+                stream,
+                &[
+                    (":status", "200"),
+                    ("grpc-status", "14"),
+                    ("grpc-retry-pushback-ms", ["5", "-1"][random.below(2) as usize]),
+                ],
+                true,
             ),
             8 => self.headers(out, stream, &[(":status", "100")], false),
             9 => self.headers(out, stream, &[(":status", "200"), ("content-length", "7")], false),
@@ -309,9 +335,11 @@ impl World {
             worker: 1,
             request_id_seed: seed,
         };
-        let engine = Engine::new(config, takes_connect(Config::new(3)).lower(&mut ids, 1), now);
+        let mut random = Random(seed);
+        let mut first = Config::new(3);
+        retry(&mut first, &mut random);
+        let engine = Engine::new(config, takes_connect(first).lower(&mut ids, 1), now);
         let chunk = vec![0; 200_000 + RESTORE_MAX];
-        let random = Random(seed);
         let (peers, connecting) = (BTreeMap::new(), Vec::new());
         Self {
             engine,
@@ -476,6 +504,7 @@ impl World {
         if self.random.one_in(4) {
             config.rule.timeouts.request = Some(Duration::from_millis(500));
         }
+        retry(&mut config, &mut self.random);
         self.revision += 1;
         let snapshot = takes_connect(config).lower(&mut self.ids, self.revision);
         self.engine.publish(snapshot, self.now);
@@ -552,7 +581,7 @@ impl World {
 
 #[test]
 fn whatever_happens_nothing_panics_and_nothing_is_left() {
-    let (mut served, mut tunnels) = (0, 0);
+    let (mut served, mut tunnels, mut retries) = (0, 0, 0);
     for seed in 0..300 {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -571,7 +600,9 @@ fn whatever_happens_nothing_panics_and_nothing_is_left() {
         assert_eq!(metrics.tunnels_active, 0, "seed {seed}");
         served += metrics.responses[2];
         tunnels += metrics.tunnels_total;
+        retries += metrics.retry.by.iter().sum::<u64>();
     }
     assert!(served > 2000, "histories are not all noise: {served}");
     assert!(tunnels > 500, "nor without tunnels: {tunnels}");
+    assert!(retries > 1000, "nor without retries: {retries}");
 }

@@ -2,7 +2,7 @@
 
 use super::filters::{self, Mirrored, Place};
 use super::route::{self, BACKENDS_MAX, Carries, MATCHES_MAX, RULES_MAX, Route, Verdict};
-use super::{Work, backend_ref, duration, matches};
+use super::{Work, backend_ref, duration, matches, retry};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{
     BackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, MirrorSpec, RouteFilter, RouteTimeouts,
@@ -55,6 +55,21 @@ fn one<'o>(
             Timeouts::default()
         }
     };
+    let retry = match rule.retry.as_ref().map(|spec| retry::convert(spec, &field)) {
+        None => None,
+        Some(Ok((retry, warnings))) => {
+            for (at, problem, remedy) in warnings {
+                work.found.push(subject.finding(Severity::Warning, at, problem, remedy));
+            }
+            retry
+        }
+        Some(Err((at, problem, remedy))) => {
+            work.found
+                .push(subject.finding(Severity::Error, at, problem.as_str(), remedy));
+            verdict.bad_rule(reason::UNSUPPORTED_VALUE, problem);
+            None
+        }
+    };
     let parts = RuleParts {
         subject,
         field,
@@ -70,7 +85,7 @@ fn one<'o>(
         filters,
         destinations,
         timeouts,
-        retry: None,
+        retry,
         session: None,
     })
 }

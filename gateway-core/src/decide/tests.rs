@@ -184,21 +184,70 @@ fn a_redirect_of_a_rule_or_of_a_destination_answers() {
 }
 
 #[test]
-fn the_deadline_is_the_shorter_timeout_and_zero_is_none() {
-    let deadline = |request, backend_request| {
+fn the_deadline_is_the_requests_and_each_attempt_has_its_own_and_zero_is_none() {
+    let times = |request, backend_request| {
         let mut of = rule("a", "/", &[(1, to_service(ECHO))]);
         let ms = |ms: Option<u64>| ms.map(Duration::from_millis);
         of.timeouts = Timeouts {
             request: ms(request),
             backend_request: ms(backend_request),
         };
-        Gateway::of_rule(of).forward("/").deadline
+        let forward = Gateway::of_rule(of).forward("/");
+        (forward.deadline, forward.attempt_timeout)
     };
-    assert_eq!(deadline(None, None), None);
-    assert_eq!(deadline(Some(0), None), None);
-    assert_eq!(deadline(Some(500), None), Some(Moment::from_millis(500)));
-    assert_eq!(deadline(Some(500), Some(200)), Some(Moment::from_millis(200)));
-    assert_eq!(deadline(Some(0), Some(200)), Some(Moment::from_millis(200)));
+    let (deadline, attempt) = (Moment::from_millis(500), Duration::from_millis(200));
+    assert_eq!(times(None, None), (None, None));
+    assert_eq!(times(Some(0), Some(0)), (None, None));
+    assert_eq!(times(Some(500), None), (Some(deadline), None));
+    assert_eq!(times(Some(500), Some(200)), (Some(deadline), Some(attempt)));
+    assert_eq!(times(Some(0), Some(200)), (None, Some(attempt)));
+}
+
+#[test]
+fn another_attempt_goes_to_who_was_not_tried_then_to_anybody_but_the_last() {
+    let mut gateway = Gateway::of_rule(rule("a", "/", &[(1, to_service(ECHO))]));
+    let forward = gateway.forward("/");
+    let mut tried = vec![forward.endpoint];
+    for _ in 0..3 {
+        let next = gateway.decide().retry(&forward, &tried, Moment::ZERO).unwrap();
+        assert!(!tried.contains(&next));
+        tried.push(next);
+    }
+    let next = gateway.decide().retry(&forward, &tried, Moment::ZERO).unwrap();
+    assert_ne!(Some(&next), tried.last());
+    let all = ir(
+        vec![(
+            on_port(8080),
+            http(vec![scope(None, vec![rule("a", "/", &[(1, to_service(ECHO))])])]),
+        )],
+        vec![service(ECHO, &[(11, 1)])],
+    );
+    let mut alone = Gateway::new(&all);
+    let forward = alone.forward("/");
+    let again = alone.decide().retry(&forward, &[forward.endpoint], Moment::ZERO);
+    assert_eq!(again, Some(forward.endpoint), "better the same one than nobody");
+}
+
+#[test]
+fn the_budget_of_a_service_is_taken_by_all_its_rules() {
+    let allowance = Allowance {
+        percent: 20,
+        per_second: 1,
+    };
+    let rules = vec![
+        rule("a", "/a", &[(1, to_service(ECHO))]),
+        rule("b", "/b", &[(1, to_service(ECHO))]),
+    ];
+    let mut gateway = Gateway::of(http(vec![scope(None, rules)]));
+    let (a, b) = (gateway.forward("/a"), gateway.forward("/b"));
+    gateway.decide().allow_retries(&a, allowance, Moment::ZERO);
+    let taken = |gateway: &mut Gateway, of| {
+        (0..20)
+            .filter(|_| gateway.decide().take_retry(of, allowance, Moment::ZERO))
+            .count()
+    };
+    assert_eq!(taken(&mut gateway, &a), 10);
+    assert_eq!(taken(&mut gateway, &b), 0);
 }
 
 #[test]

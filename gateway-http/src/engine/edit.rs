@@ -26,8 +26,9 @@ impl Engine {
         };
         let destination = rule.destinations.get(usize::from(forward.destination));
         let more = destination.map_or(&[][..], |destination| &destination.filters);
-        let timeout = remaining_timeout(stream.grpc_timeout, stream.started, stream.deadline, self.now);
-        if rule.filters.is_empty() && more.is_empty() && timeout.is_none() {
+        let timeout = remaining_timeout(stream.grpc_timeout, stream.started, stream.attempt_deadline(), self.now);
+        let again = if stream.grpc { stream.retrying.count } else { 0 };
+        if rule.filters.is_empty() && more.is_empty() && timeout.is_none() && again == 0 {
             return false;
         }
         self.edited.clear();
@@ -37,6 +38,9 @@ impl Engine {
         if let Some(timeout) = timeout {
             self.edited
                 .set_known(Token::GRPC_TIMEOUT, TimeoutText::new(timeout).as_bytes());
+        }
+        if again > 0 {
+            Self::number_attempt(again, &mut self.edited);
         }
         for filter in rule.filters.iter().chain(more) {
             match filter {

@@ -1,14 +1,12 @@
-//! What goes wrong with a stream: another endpoint when the request provably had no effect, else the client is told.
+//! What goes wrong with a stream: another attempt where that may be (`retry.rs`), else the client is told.
 
 use super::connection::{Codec, Connection};
 use super::reply::explain;
-use super::stream::{DOWN, TRIED_MAX, UP, Wait};
+use super::stream::{DOWN, UP, Wait};
 use super::{Engine, at};
 use crate::grpc;
 use crate::h2::frame::ErrorCode;
-use gateway_core::decide::Decide;
 use gateway_core::fault::Fault;
-use gateway_core::ids::EndpointId;
 
 impl Engine {
     /// The attempt (or the request before any) failed: try again, or end the stream with `fault`.
@@ -20,10 +18,13 @@ impl Engine {
             return self.fail_mirror(c, index);
         }
         self.leave_upstream(c, index, ErrorCode::Cancel);
-        if fault.provably_unprocessed() && self.retry(c, index, fault) {
+        if self.again(c, index, fault) {
             return;
         }
         let stream = &mut self.streams[index];
+        stream.retrying.on = false;
+        stream.retrying.pauses = false;
+        stream.retrying.due = None;
         let down = &stream.legs[DOWN];
         if !down.sent_head {
             return self.reply_fault(c, index, fault, fault.http_status());
@@ -45,67 +46,6 @@ impl Engine {
             ErrorCode::InternalError
         };
         self.end_stream(c, index, error);
-    }
-
-    /// Sends the request to another endpoint; `false` when it cannot or must not be.
-    fn retry(&mut self, c: &mut Connection, index: u32, fault: Fault) -> bool {
-        let stream = &self.streams[index];
-        let (Some(mut forward), Some(revision)) = (stream.forward, stream.revision) else {
-            return false;
-        };
-        let attempts_max = if fault == Fault::Refused {
-            self.limits.replays_max
-        } else {
-            self.limits.attempts_max.min(TRIED_MAX as u8)
-        };
-        if stream.attempts >= attempts_max || !stream.replayable || stream.legs[DOWN].sent_head {
-            return false;
-        }
-        let mut tried = [EndpointId(u32::MAX); TRIED_MAX];
-        let mut count = 0;
-        for endpoint in stream.tried.iter().flatten() {
-            tried[count] = *endpoint;
-            count += 1;
-        }
-        let snapshot = self.revisions.get(revision);
-        let another = Decide {
-            snapshot,
-            balancers: &mut self.balancers,
-        }
-        .again(&forward, &tried[..count], self.now);
-        match another {
-            Some(endpoint) => forward.endpoint = endpoint,
-            // Nobody else is there, but this one lives: it was too full, or is going and may be back.
-            None if fault == Fault::Refused => {}
-            None => return false,
-        }
-        self.streams[index].forward = Some(forward);
-        self.metrics.retries_total += 1;
-        self.rewind(index);
-        self.dispatch(c, index);
-        true
-    }
-
-    /// What went upstream waits again in front of what did not.
-    fn rewind(&mut self, index: u32) {
-        let stream = &mut self.streams[index];
-        let leg = &mut stream.legs[UP];
-        leg.sent_head = false;
-        leg.sent_end = false;
-        leg.received_head = false;
-        leg.received_end = false;
-        leg.wait = Wait::No;
-        let replay = &mut stream.replay;
-        if !replay.is_empty() {
-            stream.replayed += replay.len();
-            replay.extend_from_slice(&leg.pending[leg.pending_start..]);
-            std::mem::swap(&mut leg.pending, replay);
-            replay.clear();
-            leg.pending_start = 0;
-        }
-        // The end may have gone upstream already.
-        let over = stream.legs[DOWN].received_end;
-        stream.legs[UP].pending_end |= over;
     }
 
     /// The upstream leg leaves its connection, reset if its peer still works on it.
@@ -216,7 +156,7 @@ impl Engine {
             return self.fail(c, index, Fault::Refused);
         }
         let began = stream.legs[DOWN].sent_head;
-        if !began && !stream.grpc {
+        if !began && (!stream.grpc || stream.retrying.on) {
             return self.fail(c, index, Fault::Reset);
         }
         stream.fault = Some(Fault::Reset);

@@ -7,6 +7,7 @@ use super::{Engine, Turn, at};
 use crate::h2::frame::ErrorCode;
 use crate::head::{FieldList, Token};
 use crate::outcome::{Outcome, TEXT_BYTES_MAX};
+use crate::retry::Retried;
 use crate::trace::Trace;
 use gateway_core::fault::Fault;
 use gateway_core::time::Moment;
@@ -22,6 +23,7 @@ pub struct Finished {
     ended: Moment,
     first_byte: Option<Moment>,
     attempts: u8,
+    retried: Option<Retried>,
     status: u16,
     grpc_status: Option<u32>,
     grpc_messages: Option<[u64; 2]>,
@@ -89,6 +91,7 @@ impl Engine {
                 ended: self.now,
                 first_byte: stream.first_byte,
                 attempts: stream.attempts,
+                retried: stream.retrying.why,
                 status,
                 grpc_status: stream.grpc_status,
                 grpc_messages: messages,
@@ -174,6 +177,7 @@ impl Engine {
                 rule: done.facts.rule,
                 endpoint: done.facts.endpoint,
                 attempts: done.attempts,
+                retried: done.retried,
                 peer: done.facts.peer,
                 protocol: done.facts.protocol,
                 method: text(head, Token::METHOD, method),

@@ -68,7 +68,7 @@ pub struct Http1 {
     last: bool,
     /// The peer sends nothing more.
     ended: bool,
-    /// Downstream: bytes of an unwanted body dropped so far.
+    /// Bytes of an unwanted body dropped so far.
     drained: u64,
     /// Upstream: an exchange went well before, so a connection that breaks now may just have been idle too long.
     reused: bool,
@@ -76,6 +76,8 @@ pub struct Http1 {
     answered: bool,
     /// Upstream: what was written on the connection before this request, bytes.
     written_before: u64,
+    /// Upstream: the rest of the response is read for nobody; then the connection goes on.
+    dropping: bool,
     /// Upstream: interim responses of this exchange.
     interims: u8,
     /// Upstream: the next request asks for another protocol.
@@ -106,6 +108,7 @@ impl Http1 {
             reused: false,
             answered: false,
             written_before: 0,
+            dropping: false,
             interims: 0,
             upgrades: false,
             tunnel: false,
@@ -200,7 +203,7 @@ impl Http1 {
             Side::Downstream if self.ended && !self.stalled => return Closing::AfterFlush,
             Side::Downstream => {}
             // Not opened yet, because the socket was not connected: nothing happened.
-            Side::Upstream if !leg.sent_head => return Closing::No,
+            Side::Upstream if !leg.sent_head || self.dropping => return Closing::No,
             Side::Upstream => {
                 let whole = matches!(self.reading, Reading::Whole) && leg.is_over();
                 if !whole || self.persistence == Persistence::Close {
@@ -213,6 +216,19 @@ impl Http1 {
             self.reading = Reading::Head;
         }
         Closing::No
+    }
+
+    /// Nobody wants the response whose head came: whether the rest of it is little enough to be read and dropped, so
+    /// that the connection can go on.
+    pub fn drop_response(&mut self, leg: &Leg) -> bool {
+        let little = match &self.reading {
+            Reading::Body(Reader::Length(left)) => *left <= DRAIN_BYTES_MAX,
+            Reading::Body(Reader::Chunked(_)) => true,
+            Reading::Body(Reader::UntilClose) | Reading::Tunnel | Reading::Head | Reading::Whole => false,
+        };
+        self.dropping = little && leg.sent_end && self.persistence == Persistence::KeepAlive;
+        self.drained = 0;
+        self.dropping
     }
 
     /// The next request asks for another protocol.

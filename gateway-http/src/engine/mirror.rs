@@ -70,10 +70,13 @@ impl Engine {
             forward.endpoint = to.endpoint;
             forward.protocol = to.protocol;
             forward.tls = to.tls;
+            forward.attempt_timeout = None;
             forward
         });
         let (facts, method, started) = (original.facts, original.method, original.started);
-        let (deadline, timeout) = (original.deadline, original.grpc_timeout);
+        let attempt = original.forward.and_then(|forward| forward.attempt_timeout);
+        let deadline = [original.deadline, attempt.map(|timeout| self.now + timeout)];
+        let (deadline, timeout) = (deadline.into_iter().flatten().min(), original.grpc_timeout);
         let whole = original.legs[DOWN].received_end;
         let stream = &mut self.streams[index];
         stream.mirror = true;

@@ -106,6 +106,7 @@ impl Engine {
         let (came, taken) = (stream.bytes_up, stream.taken());
         let before = before.max(stream.started);
         let span = now.since(before);
+        let timed = stream.deadline.is_some() || stream.retrying.due.is_some();
         let pace = &mut stream.pace;
         let new_came = came.saturating_sub(std::mem::replace(&mut pace.came, came));
         let new_taken = taken.saturating_sub(std::mem::replace(&mut pace.taken, taken));
@@ -134,7 +135,7 @@ impl Engine {
             pace.stands_since = now;
         }
         let answered = stream.first_byte.is_some_and(|at| at >= before);
-        if new_came > 0 || new_taken > 0 || answered || may_be_silent || stream.deadline.is_some() {
+        if new_came > 0 || new_taken > 0 || answered || may_be_silent || timed {
             pace.still_since = now;
         }
         // A consumer of messages may pause for a while.

@@ -159,6 +159,7 @@ pub fn explain(fault: Fault) -> &'static str {
         Fault::BadResponse => "the endpoint sent an invalid response\n",
         Fault::MessageTooLarge => "the endpoint sent a message that is too large\n",
         Fault::DeadlineExceeded => "deadline exceeded\n",
+        Fault::AttemptTimeout => "the endpoint did not answer in time\n",
         Fault::Overloaded => "the gateway is overloaded\n",
         Fault::TunnelIdle => "nothing came through the tunnel for too long\n",
         Fault::Internal => "internal error\n",

@@ -51,6 +51,7 @@ impl Engine {
                 let stream = &mut self.streams[index];
                 stream.forward = Some(forward);
                 stream.replayable = true;
+                stream.retrying.on = forward.retries;
                 let by_client = stream
                     .grpc_timeout
                     .map(|timeout| self.now + timeout.min(self.limits.grpc_timeout_max));
@@ -60,6 +61,9 @@ impl Engine {
                 };
                 if let Some(deadline) = stream.deadline {
                     stream.timer = self.timers.set(deadline, super::timer::Timed::Stream(index));
+                }
+                if forward.retries {
+                    self.allow_retries(index, &forward);
                 }
                 if self.streams[index].mirrored && self.streams[index].tunnel.is_none() {
                     self.open_mirrors(c, index);
@@ -245,10 +249,8 @@ impl Engine {
         let stream = &mut self.streams[index];
         let Some(forward) = stream.forward else { return };
         let attempt = usize::from(stream.attempts);
-        if attempt < TRIED_MAX {
-            stream.tried[attempt] = Some(forward.endpoint);
-        }
-        stream.attempts += 1;
+        stream.tried[attempt % TRIED_MAX] = Some(forward.endpoint);
+        stream.attempts = stream.attempts.saturating_add(1);
         stream.facts.endpoint = Some(forward.endpoint);
         let revision = stream
             .revision
@@ -261,7 +263,11 @@ impl Engine {
         else {
             return self.fail(c, index, Fault::NoEndpoint);
         };
-        stream.balanced = true;
+        if let Some(timeout) = forward.attempt_timeout {
+            stream.retrying.due = Some(self.now + timeout);
+            self.arm_stream(index);
+        }
+        self.streams[index].balanced = true;
         self.balancers.started(forward.endpoint);
         self.metrics.endpoint_started(forward.endpoint);
         match self.upstream_for(c, forward.endpoint, addr, forward.protocol) {

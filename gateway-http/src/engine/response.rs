@@ -26,11 +26,15 @@ impl Engine {
         }
         // An endpoint that was told the deadline answers in words of its own when it passes (`CANCELLED`, say). The
         // deadline is the gateway's to keep, also when its timer is a tick behind the endpoint's.
-        if self.streams[index]
-            .deadline
-            .is_some_and(|deadline| self.now >= deadline)
-        {
+        let stream = &self.streams[index];
+        if stream.deadline.is_some_and(|deadline| self.now >= deadline) {
             return self.fail(c, index, Fault::DeadlineExceeded);
+        }
+        if stream.retrying.due.is_some_and(|due| self.now >= due) {
+            return self.fail(c, index, Fault::AttemptTimeout);
+        }
+        if stream.retrying.on && self.drop_answer(c, index, fields, facts, end) {
+            return;
         }
         if self.streams[index].tunnel.is_some() && self.answer_tunnel(c, index, fields, facts, end) {
             return;

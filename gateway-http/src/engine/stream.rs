@@ -15,6 +15,7 @@
 
 use super::ConnId;
 use super::pace::Pace;
+use super::retry::Retrying;
 use super::timer::TimerId;
 use super::transform::Transform;
 use super::tunnel::Tunnel;
@@ -35,7 +36,7 @@ pub const DOWN: usize = 0;
 /// Index of the upstream leg.
 pub const UP: usize = 1;
 
-/// Endpoints one request may be tried on at most, whatever the limits say.
+/// Endpoints one request may be tried on without a pause, whatever the limits say; so many are remembered.
 pub const TRIED_MAX: usize = 4;
 
 /// A stream as something that outlives a turn may name it.
@@ -138,8 +139,10 @@ pub struct Stream {
     /// When the whole request must be over.
     pub deadline: Option<Moment>,
     pub timer: TimerId,
+    /// By attempt, round and round.
     pub tried: [Option<EndpointId>; TRIED_MAX],
     pub attempts: u8,
+    pub retrying: Retrying,
     /// It speaks gRPC: local answers are gRPC statuses.
     pub grpc: bool,
     /// It speaks gRPC-Web: local answers are too.
@@ -197,6 +200,7 @@ impl Default for Stream {
             timer: TimerId::NONE,
             tried: [None; TRIED_MAX],
             attempts: 0,
+            retrying: Retrying::default(),
             grpc: false,
             web: None,
             counts: false,

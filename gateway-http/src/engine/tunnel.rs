@@ -162,11 +162,11 @@ impl Engine {
         }
     }
 
-    /// A stream's timer fired: its deadline, or a tunnel's silence. `c` is its downstream connection.
+    /// A stream's timer fired: its deadline, an attempt's, a pause, or a tunnel's silence. `c` is its downstream connection.
     pub(super) fn on_stream_timer(&mut self, c: &mut Connection, index: u32) {
         let open = self.streams[index].tunnel.as_ref().filter(|tunnel| tunnel.is_open());
         let Some(active) = open.map(|tunnel| tunnel.active) else {
-            return self.fail(c, index, Fault::DeadlineExceeded);
+            return self.on_stream_due(c, index);
         };
         match self.silence_max(index) {
             Some(silence) if self.now >= active + silence => self.end_silent(c, index),

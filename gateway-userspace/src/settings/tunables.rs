@@ -305,6 +305,8 @@ tunables! {
     "limits.attempts" attempts_max: Count("attempts"), 1, 255, "endpoints tried for a request that was provably not processed";
     "limits.replays" replays_max: Count("attempts"), 1, 255, "times a request goes again because an endpoint refused to look at it";
     "limits.replayBytes" replay_bytes_max: Bytes, 0, GIB, "of a request's body kept to try it again, per stream";
+    "limits.retryPercent" retry_percent: Count("%"), 0, 1000, "retries by rules' policies, of a worker at one service, for each hundred requests";
+    "limits.retriesPerSecond" retries_per_second: Count("retries per second"), 0, MANY, "and besides; ten seconds' worth is saved up";
     "limits.requests" requests_max: Count("requests"), 1, MANY, "under way in one worker";
     "limits.memoryBytes" memory_bytes_max: Bytes, 1 << 20, 1 << 50, "of the process; off: what its cgroup allows";
     "limits.upstreamConnections" upstream_connections_max: Count("connections"), 1, 1024, "HTTP/2 connections of a worker to one endpoint";

@@ -74,6 +74,9 @@ fn add_http(sum: &mut Metrics, one: &Metrics) {
     sum.tunnels_total += one.tunnels_total;
     sum.tunnels_active += one.tunnels_active;
     sum.retries_total += one.retries_total;
+    add_each(&mut sum.retry.by, &one.retry.by);
+    add_each(&mut sum.retry.not, &one.retry.not);
+    sum.retry.succeeded += one.retry.succeeded;
     sum.mirrors_total += one.mirrors_total;
     sum.mirrors_dropped_total += one.mirrors_dropped_total;
     sum.mirrors_failed_total += one.mirrors_failed_total;
@@ -104,6 +107,10 @@ fn add_endpoint(sum: &mut EndpointMetrics, one: &EndpointMetrics) {
     sum.connections_active += one.connections_active;
     sum.failures_total += one.failures_total;
     sum.overflows_total += one.overflows_total;
+    sum.retries_total += one.retries_total;
+    sum.retries_succeeded_total += one.retries_succeeded_total;
+    sum.retries_over_budget_total += one.retries_over_budget_total;
+    sum.retries_exhausted_total += one.retries_exhausted_total;
     sum.connections_idle += one.connections_idle;
     sum.requests_pending += one.requests_pending;
     add_each(&mut sum.responses, &one.responses);

@@ -43,6 +43,7 @@ pub struct HttpRouteRule {
     pub backend_refs: Vec<BackendRef>,
     #[serde(default)]
     pub timeouts: RouteTimeouts,
+    pub retry: Option<RetrySpec>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -77,6 +78,17 @@ pub struct FieldMatchSpec {
 pub struct RouteTimeouts {
     pub request: Option<String>,
     pub backend_request: Option<String>,
+}
+
+/// Gateway API HTTPRouteRetry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct RetrySpec {
+    #[serde(default)]
+    pub codes: Vec<i64>,
+    /// 1 when absent.
+    pub attempts: Option<i64>,
+    /// A Gateway API duration (GEP-2257).
+    pub backoff: Option<String>,
 }
 
 /// A filter of an HTTPRoute or GRPCRoute, of a rule or of a backendRef.

@@ -39,7 +39,7 @@ impl Engine {
                     None => return Ok(at),
                 },
                 Reading::Body(_) => match self.read_body(c, input, &mut at) {
-                    Ok(true) => {}
+                    Ok(true) => self.end_dropped(c),
                     Ok(false) => {
                         return Ok(if c.closing == Closing::No {
                             at
@@ -170,7 +170,7 @@ impl Engine {
     pub(in crate::engine) fn reuse_http1(&mut self, c: &mut Connection, id: ConnId) {
         let target = at(&mut self.connections, c, id);
         let Codec::Http1(http1) = &target.codec else { return };
-        let idle = http1.stream.is_none() && !target.dead && !target.is_connecting();
+        let idle = http1.stream.is_none() && !http1.dropping && !target.dead && !target.is_connecting();
         let (true, Some(endpoint)) = (idle, target.endpoint()) else {
             return;
         };
@@ -185,6 +185,15 @@ impl Engine {
         } else {
             target.leave();
             Self::close_after_flush(target, &mut self.turn);
+        }
+    }
+
+    /// A response is whole; if it was read for nobody, the connection is free now.
+    fn end_dropped(&mut self, c: &mut Connection) {
+        let http1 = c.http1();
+        if std::mem::take(&mut http1.dropping) {
+            http1.reused = true;
+            self.reuse_http1(c, c.id);
         }
     }
 

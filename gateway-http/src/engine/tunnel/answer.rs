@@ -91,6 +91,7 @@ impl Engine {
         self.pool.put(&mut stream.replay);
         stream.first_byte = Some(now);
         stream.deadline = None;
+        stream.retrying.due = None;
         if let Some(endpoint) = stream.facts.endpoint {
             self.balancers.answered(endpoint);
         }

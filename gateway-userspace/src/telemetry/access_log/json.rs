@@ -39,6 +39,9 @@ pub fn line(out: &mut Vec<u8>, started: &str, outcome: &Outcome<'_>, snapshot: &
     if let Some(first) = outcome.first_byte {
         number(out, "first_byte_ms", millis(first.since(outcome.started)));
     }
+    if let Some(why) = outcome.retried {
+        text(out, "upstream_retried", why.name());
+    }
     optional(out, "user_agent.original", outcome.user_agent);
     optional(out, "request_id", outcome.request_id);
     end(out, outcome.peer, outcome.endpoint, outcome.attempts, snapshot);

@@ -70,6 +70,7 @@ pub(super) mod tests {
             rule: None,
             endpoint: None,
             attempts: 1,
+            retried: None,
             peer: "192.0.2.7:1234".parse().unwrap(),
             protocol: "HTTP/2",
             method: "GET",

@@ -124,6 +124,30 @@ fn upstream(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
         "Connections that failed.",
         |one| one.failures_total,
     );
+    family(
+        "envoy_cluster_upstream_rq_retry",
+        Kind::Counter,
+        "Retries by a rule's policy.",
+        |one| one.retries_total,
+    );
+    family(
+        "envoy_cluster_upstream_rq_retry_success",
+        Kind::Counter,
+        "Requests that were retried and then answered otherwise.",
+        |one| one.retries_succeeded_total,
+    );
+    family(
+        "envoy_cluster_upstream_rq_retry_overflow",
+        Kind::Counter,
+        "Retries that the service's budget forbade.",
+        |one| one.retries_over_budget_total,
+    );
+    family(
+        "envoy_cluster_upstream_rq_retry_limit_exceeded",
+        Kind::Counter,
+        "Failed requests that had all the retries of their rule.",
+        |one| one.retries_exhausted_total,
+    );
     out.family(
         "envoy_cluster_upstream_rq_xx",
         Kind::Counter,

@@ -11,6 +11,7 @@ use gateway_core::snapshot::Snapshot;
 use gateway_http::flood::Flood;
 use gateway_http::grpc::status;
 use gateway_http::metrics::{DURATION_BUCKETS_US, EndpointMetrics, ListenerMetrics};
+use gateway_http::retry::{NotRetried, Retried};
 use std::fmt::Display;
 
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -101,9 +102,31 @@ fn http(out: &mut Exposition, totals: &Totals) {
     out.family(
         "sluice_http_retries_total",
         Kind::Counter,
-        "Requests sent to another endpoint.",
+        "Requests sent once more: replays of what had no effect, and retries.",
     )
     .sample(&[], http.retries_total);
+    out.family(
+        "sluice_http_retries_granted_total",
+        Kind::Counter,
+        "Retries by a rule's policy, by what the attempt before came to.",
+    );
+    for why in Retried::ALL {
+        out.sample(&[("reason", why.name())], http.retry.by[why as usize]);
+    }
+    out.family(
+        "sluice_http_retries_denied_total",
+        Kind::Counter,
+        "Failed attempts of rules with retries that were the last, by why.",
+    );
+    for why in NotRetried::ALL {
+        out.sample(&[("reason", why.name())], http.retry.not[why as usize]);
+    }
+    out.family(
+        "sluice_http_retries_succeeded_total",
+        Kind::Counter,
+        "Requests that were retried and then answered otherwise.",
+    )
+    .sample(&[], http.retry.succeeded);
     let counters = [
         (
             "sluice_http_shed_total",
