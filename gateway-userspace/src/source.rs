@@ -2,3 +2,4 @@
 //! understand them.
 
 pub mod file;
+pub mod names;
