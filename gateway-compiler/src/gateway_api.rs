@@ -25,6 +25,7 @@ mod grpc_route;
 mod hostname;
 mod http_route;
 mod listener;
+mod load_balancer;
 mod matches;
 mod parameters;
 mod reference_grant;
@@ -64,12 +65,15 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
     };
     work.policies = backend_tls::policies(&mut work);
     let (classes, mut statuses) = class::classes(&mut work);
-    let mut gateways = gateway::gateways(&mut work, &classes);
+    let balancers = load_balancer::all(&work);
+    let wanting = balancers.iter().map(|one| one.wanting(&work)).collect();
+    let (mut gateways, placed) = gateway::gateways(&mut work, &classes, wanting);
     conflict::settle(&mut gateways, &mut work.found);
     for route in route::all(&mut work) {
         statuses.extend(attach::attach(&mut work, &mut gateways, route));
     }
-    let ir = assemble::assemble(&mut work, &gateways);
+    let (ir, balancers) = assemble::assemble(&mut work, &gateways, std::iter::zip(balancers, placed));
+    statuses.extend(balancers);
     statuses.extend(gateways.iter().map(told::gateway));
     statuses.extend(backend_tls::statuses(&work.policies, &gateways, &work.reached));
     Compiled {

@@ -33,6 +33,8 @@ pub enum Status {
     },
     /// One entry for each parentRef that names one of our Gateways, or a ListenerSet of one.
     Route { parents: Vec<ParentStatus> },
+    /// Of a Service of type LoadBalancer that is ours.
+    Balancer { addresses: Vec<IpAddr> },
     /// One entry for each Gateway of ours that sends traffic to what the policy is about.
     Policy { ancestors: Vec<ParentStatus> },
 }

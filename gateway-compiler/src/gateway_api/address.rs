@@ -9,6 +9,7 @@ use crate::diagnostic::Severity;
 use crate::objects::{Subject, kinds};
 use crate::status::reason;
 use ipnet::IpNet;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -17,12 +18,22 @@ const ADDRESSES_MAX: usize = 16;
 /// Most addresses of a pool that are tried before it counts as used up.
 const POOL_PROBES_MAX: u64 = 65_536;
 
-/// A Gateway that wants addresses.
+/// A Gateway, or a Service of type LoadBalancer, that wants addresses.
 pub(super) struct Wanting<'o> {
     pub subject: Subject<'o>,
-    pub body: &'o kinds::Gateway,
+    /// What it asks for.
+    pub asks: Cow<'o, [kinds::Address]>,
+    /// What it has by its status.
+    pub has: Cow<'o, [kinds::Address]>,
     /// Where its addresses come from.
     pub pools: Vec<IpNet>,
+}
+
+impl Wanting<'_> {
+    /// No address is asked for, or one without a value.
+    fn wants_of_pool(&self) -> bool {
+        self.asks.is_empty() || self.asks.iter().any(|it| it.value.is_empty() && is_ip(it))
+    }
 }
 
 /// What it got.
@@ -54,7 +65,7 @@ pub(super) fn place(work: &mut Work<'_>, all: &[Wanting<'_>]) -> Vec<Placed> {
     let mut left: Vec<Vec<IpNet>> = vec![Vec::new(); all.len()];
     for index in &by_age {
         let gateway = &all[*index];
-        if !wants_of_pool(gateway.body) {
+        if !gateway.wants_of_pool() {
             continue;
         }
         for pool in &gateway.pools {
@@ -66,7 +77,7 @@ pub(super) fn place(work: &mut Work<'_>, all: &[Wanting<'_>]) -> Vec<Placed> {
         }
     }
     // What is new goes by name, not by age: it stays when an older Gateway goes, even if nothing remembers it.
-    for (index, gateway) in all.iter().enumerate().filter(|(_, it)| wants_of_pool(it.body)) {
+    for (index, gateway) in all.iter().enumerate().filter(|(_, it)| it.wants_of_pool()) {
         for pool in &left[index] {
             if let Some(addr) = taken.pick(pool, &gateway.subject.id.namespace, &gateway.subject.id.name) {
                 taken.give(addr, gateway.subject, &mut placed[index]);
@@ -85,17 +96,12 @@ pub(super) fn place(work: &mut Work<'_>, all: &[Wanting<'_>]) -> Vec<Placed> {
 fn held(gateway: &Wanting<'_>) -> impl Iterator<Item = IpAddr> {
     let read = |text: &str| Some(text.parse::<IpAddr>().ok()?.to_canonical());
     let asks = move |addr: &IpAddr| {
-        let of_pool = wants_of_pool(gateway.body) && gateway.pools.iter().any(|pool| is_usable(pool, addr));
-        let mut specs = gateway.body.spec.addresses.iter();
+        let of_pool = gateway.wants_of_pool() && gateway.pools.iter().any(|pool| is_usable(pool, addr));
+        let mut specs = gateway.asks.iter();
         of_pool || specs.any(|spec| read(&spec.value).as_ref() == Some(addr))
     };
-    let said = gateway.body.status.addresses.iter().take(ADDRESSES_MAX);
+    let said = gateway.has.iter().take(ADDRESSES_MAX);
     said.filter_map(move |it| read(&it.value)).filter(asks)
-}
-
-/// No address is asked for, or one without a value.
-fn wants_of_pool(body: &kinds::Gateway) -> bool {
-    body.spec.addresses.is_empty() || body.spec.addresses.iter().any(|it| it.value.is_empty() && is_ip(it))
 }
 
 fn is_ip(address: &kinds::Address) -> bool {
@@ -104,7 +110,7 @@ fn is_ip(address: &kinds::Address) -> bool {
 
 /// A Gateway that wanted one of a pool and has none, or has one of some pools only.
 fn finish(work: &mut Work<'_>, gateway: &Wanting<'_>, placed: &mut Placed) {
-    let specs = &gateway.body.spec.addresses;
+    let specs = &gateway.asks;
     if gateway.pools.is_empty() && specs.is_empty() {
         placed.addresses.push(None);
         return;
@@ -138,7 +144,7 @@ fn finish(work: &mut Work<'_>, gateway: &Wanting<'_>, placed: &mut Placed) {
 
 /// The addresses a Gateway names.
 fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: &mut Placed) {
-    let specs = &gateway.body.spec.addresses;
+    let specs = &gateway.asks;
     for (index, spec) in specs.iter().enumerate().take(ADDRESSES_MAX) {
         if !is_ip(spec) {
             let message = format!(

@@ -1,12 +1,15 @@
 //! Listeners with their routes to the IR: what stands on one address and port becomes one listener with one plane.
 
+use super::address::Placed;
 use super::gateway::Gateway;
 use super::listener::Listener;
+use super::load_balancer::Balancer;
 use super::route::Stream;
 use super::{Work, client_certificate, endpoints, matches};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::Subject;
 use crate::plane::{self, Choice, PlaneName, Protocol};
+use crate::status::ObjectStatus;
 use gateway_core::ir::{
     Bind, CertificateName, Destination, FieldMatch, HostPattern, HttpDestination, HttpMatch, HttpRule, HttpRules,
     HttpScope, Ir, ListenerName, PathMatch, Plane, Recognise, RouteKind, ServiceName, StreamRule, StreamRules,
@@ -25,7 +28,12 @@ struct Served<'l, 'o> {
     protocol: Protocol,
 }
 
-pub(super) fn assemble(work: &mut Work<'_>, gateways: &[Gateway<'_>]) -> Ir {
+/// Everything that is served, and what the Services that ask for a load balancer are told.
+pub(super) fn assemble<'o>(
+    work: &mut Work<'o>,
+    gateways: &[Gateway<'o>],
+    balancers: impl Iterator<Item = (Balancer<'o>, Placed)>,
+) -> (Ir, Vec<ObjectStatus>) {
     let mut by_bind: BTreeMap<Bind, Vec<Served<'_, '_>>> = BTreeMap::new();
     for gateway in gateways {
         for listener in &gateway.listeners {
@@ -51,8 +59,11 @@ pub(super) fn assemble(work: &mut Work<'_>, gateways: &[Gateway<'_>]) -> Ir {
         let listener = one(work, bind, &served);
         ir.listeners.insert(bind, listener);
     }
+    let statuses = balancers
+        .map(|(balancer, placed)| balancer.serve(work, placed, &mut ir))
+        .collect();
     keep_what_is_named(&mut ir, work);
-    ir
+    (ir, statuses)
 }
 
 fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_core::ir::Listener {
@@ -70,14 +81,9 @@ fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_co
         }
         (Protocol::Tcp | Protocol::Udp, PlaneName::Kernel) => {
             let rules = stream(served, &mut work.found);
-            let obstacle = plane::kernel_obstacle(bind.addr, &rules.rules).map(str::to_owned);
-            match obstacle.or_else(|| unreachable(work, bind.addr, &rules)) {
-                Some(obstacle) => {
-                    why = format!("not by packets: {obstacle}");
-                    Plane::Splice(rules)
-                }
-                None => Plane::Kernel(of_family(work, rules, bind.addr)),
-            }
+            let (plane, obstacle) = by_packets(work, bind, rules);
+            why = obstacle.unwrap_or(why);
+            plane
         }
     };
     let names = served.iter().map(|s| s.listener.name.clone()).collect();
@@ -86,6 +92,15 @@ fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_co
         names,
         plane,
         why,
+    }
+}
+
+/// The kernel plane, or the splice plane and why packets cannot be it.
+pub(super) fn by_packets(work: &Work<'_>, bind: Bind, rules: StreamRules) -> (Plane, Option<String>) {
+    let obstacle = plane::kernel_obstacle(bind.addr, &rules.rules).map(str::to_owned);
+    match obstacle.or_else(|| unreachable(work, bind.addr, &rules)) {
+        Some(obstacle) => (Plane::Splice(rules), Some(format!("not by packets: {obstacle}"))),
+        None => (Plane::Kernel(of_family(work, rules, bind.addr)), None),
     }
 }
 

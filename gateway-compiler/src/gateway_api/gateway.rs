@@ -11,6 +11,7 @@ use crate::objects::{Object, Subject, kinds};
 use crate::plane;
 use crate::status::reason;
 use gateway_core::ir::CertificateName;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// Most listeners of one Gateway (Gateway API).
@@ -32,8 +33,13 @@ pub(super) struct Gateway<'o> {
     pub insecure: bool,
 }
 
-/// Our Gateways with their listeners, oldest first.
-pub(super) fn gateways<'o>(work: &mut Work<'o>, classes: &Classes<'_>) -> Vec<Gateway<'o>> {
+/// Our Gateways with their listeners, oldest first. Addresses are given to them and to `others` together: what those got
+/// comes back in their order.
+pub(super) fn gateways<'o>(
+    work: &mut Work<'o>,
+    classes: &Classes<'_>,
+    others: Vec<Wanting<'o>>,
+) -> (Vec<Gateway<'o>>, Vec<Placed>) {
     let objects = work.objects;
     let mut ours: Vec<(&'o Object<kinds::Gateway>, Option<Problem>)> = Vec::new();
     let mut wanting = Vec::new();
@@ -46,7 +52,8 @@ pub(super) fn gateways<'o>(work: &mut Work<'o>, classes: &Classes<'_>) -> Vec<Ga
             };
             wanting.push(Wanting {
                 subject: gateway.subject(),
-                body: &gateway.body,
+                asks: Cow::Borrowed(&gateway.body.spec.addresses),
+                has: Cow::Borrowed(&gateway.body.status.addresses),
                 pools,
             });
             ours.push((gateway, refused));
@@ -60,12 +67,14 @@ pub(super) fn gateways<'o>(work: &mut Work<'o>, classes: &Classes<'_>) -> Vec<Ga
             );
         }
     }
-    let placed = address::place(work, &wanting);
+    wanting.extend(others);
+    let mut placed = address::place(work, &wanting);
+    let of_others = placed.split_off(ours.len());
     let mut gateways: Vec<Gateway<'o>> = std::iter::zip(ours, placed)
         .map(|((gateway, refused), placed)| read(work, gateway, refused, placed))
         .collect();
     gateways.sort_by(|a, b| a.subject.age().cmp(&b.subject.age()));
-    gateways
+    (gateways, of_others)
 }
 
 /// The parameters of a Gateway: its own before those of its class.

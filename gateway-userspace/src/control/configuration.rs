@@ -143,6 +143,10 @@ fn lines(status: &ObjectStatus) -> Vec<String> {
             lines.extend(listeners.iter().flat_map(|one| lines_of_listener(object, one)));
             lines
         }
+        Status::Balancer { addresses } => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            vec![format!("{object}: addresses {}", addresses.join(", "))]
+        }
         Status::Route { parents } | Status::Policy { ancestors: parents } => parents
             .iter()
             .flat_map(|parent| {

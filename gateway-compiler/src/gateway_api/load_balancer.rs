@@ -1,0 +1,157 @@
+//! Services of type LoadBalancer whose `loadBalancerClass` is ours: an address of a pool, and every port of theirs
+//! forwarded by packets where packets can.
+
+use super::address::{Placed, Wanting};
+use super::{Work, assemble, endpoints};
+use crate::diagnostic::Severity;
+use crate::objects::{Object, kinds};
+use crate::plane::{self, PlaneName};
+use crate::status::{ObjectStatus, Status};
+use gateway_core::ir::{
+    Bind, Destination, HostPattern, Ir, Listener, ListenerName, Plane, Recognise, RuleName, StreamRule, StreamRules,
+    Transport, Weighted,
+};
+use ipnet::IpNet;
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+/// `spec.loadBalancerClass` of Services that are ours.
+const CLASS: &str = "sluice.dev/lb";
+
+/// A Service of ours.
+pub(super) struct Balancer<'o> {
+    object: &'o Object<kinds::Service>,
+}
+
+/// Every Service that asks for a load balancer of our class, in order of name.
+pub(super) fn all<'o>(work: &Work<'o>) -> Vec<Balancer<'o>> {
+    let ours = |object: &&Object<kinds::Service>| {
+        let spec = &object.body.spec;
+        spec.kind.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.as_deref() == Some(CLASS)
+    };
+    let services = work.objects.services.values().filter(ours);
+    services.map(|object| Balancer { object }).collect()
+}
+
+impl<'o> Balancer<'o> {
+    /// One address of each pool of its families, or the one it names.
+    pub fn wanting(&self, work: &Work<'o>) -> Wanting<'o> {
+        let spec = &self.object.body.spec;
+        let address = |value: &str| kinds::Address {
+            kind: None,
+            value: value.to_owned(),
+        };
+        let families = &spec.ip_families;
+        let of_family = |pool: &&IpNet| {
+            let family = if pool.network().is_ipv4() { "IPv4" } else { "IPv6" };
+            families.is_empty() || families.iter().any(|wanted| wanted == family)
+        };
+        let has = self.object.body.status.load_balancer.ingress.iter();
+        Wanting {
+            subject: self.object.subject(),
+            asks: Cow::Owned(spec.load_balancer_ip.iter().map(|value| address(value)).collect()),
+            has: Cow::Owned(has.map(|ingress| address(&ingress.ip)).collect()),
+            pools: work.settings.address_pools.iter().filter(of_family).copied().collect(),
+        }
+    }
+
+    /// Adds a listener for each port and address; what the Service is told.
+    pub fn serve(&self, work: &mut Work<'o>, placed: Placed, ir: &mut Ir) -> ObjectStatus {
+        let subject = self.object.subject();
+        let mut addresses: Vec<IpAddr> = placed.addresses.into_iter().flatten().collect();
+        if !self.object.body.spec.load_balancer_source_ranges.is_empty() {
+            // Serving everybody where some are meant would open what is closed.
+            let problem = "source ranges are not served: the Service gets no load balancer";
+            let (field, remedy) = (
+                "spec.loadBalancerSourceRanges",
+                "remove it and filter before the gateway",
+            );
+            work.found
+                .push(subject.finding(Severity::Error, field, problem, remedy));
+            addresses.clear();
+        }
+        if addresses.is_empty() && self.wanting(work).pools.is_empty() {
+            let problem = "there is no address pool of its families: the Service gets no load balancer";
+            let (field, remedy) = ("spec.ipFamilies", "give --address-pool");
+            work.found
+                .push(subject.finding(Severity::Error, field, problem, remedy));
+        }
+        for (index, port) in self.object.body.spec.ports.iter().enumerate() {
+            let Some(transport) = self.transport(work, index, port) else {
+                continue;
+            };
+            for addr in &addresses {
+                let bind = Bind {
+                    addr: Some(*addr),
+                    port: port.port,
+                    transport,
+                };
+                self.port(work, index, port, bind, ir);
+            }
+        }
+        ObjectStatus {
+            object: self.object.id.clone(),
+            status: Status::Balancer { addresses },
+        }
+    }
+
+    fn transport(&self, work: &mut Work<'_>, index: usize, port: &kinds::ServicePort) -> Option<Transport> {
+        match port.protocol.as_deref().unwrap_or("TCP") {
+            "TCP" => Some(Transport::Tcp),
+            "UDP" => Some(Transport::Udp),
+            other => {
+                let problem = format!("protocol {other} is not served: the port is left out");
+                let field = format!("spec.ports[{index}].protocol");
+                let finding = self
+                    .object
+                    .subject()
+                    .finding(Severity::Error, field, problem, "use TCP or UDP");
+                work.found.push(finding);
+                None
+            }
+        }
+    }
+
+    fn port(&self, work: &mut Work<'o>, index: usize, port: &kinds::ServicePort, bind: Bind, ir: &mut Ir) {
+        let subject = self.object.subject();
+        if let Some(taken) = ir.listeners.get(&bind) {
+            let names: Vec<&str> = taken.names.iter().map(ListenerName::as_str).collect();
+            let problem = format!("{bind} is that of {}: the port is left out", names.join(", "));
+            let field = format!("spec.ports[{index}].port");
+            let remedy = "let it have another address or port";
+            work.found
+                .push(subject.finding(Severity::Error, field, problem, remedy));
+            return;
+        }
+        let key = self.object.key();
+        let name = ListenerName::new(format!("Service/{key}/{}", port.port));
+        let rule = StreamRule {
+            listener: name.clone(),
+            name: RuleName::new(format!("Service/{key}/{bind}")),
+            hostname: HostPattern::Any,
+            terminate: None,
+            destinations: vec![Weighted {
+                weight: 1,
+                to: Destination::Service(endpoints::service(work, self.object, port, None)),
+            }],
+        };
+        let rules = StreamRules {
+            recognise: Recognise::Nothing,
+            rules: vec![rule],
+        };
+        let wish = plane::wish(subject, &mut work.found).map(|wish| wish.plane);
+        let (plane, why) = match wish {
+            Some(PlaneName::Splice | PlaneName::Http) => {
+                (Plane::Splice(rules), Some("its annotation asks for it".to_owned()))
+            }
+            Some(PlaneName::Kernel) | None => assemble::by_packets(work, bind, rules),
+        };
+        let listener = Listener {
+            bind,
+            names: vec![name],
+            plane,
+            why: why.unwrap_or_else(|| "a load balancer forwards packets".to_owned()),
+        };
+        ir.listeners.insert(bind, listener);
+    }
+}
