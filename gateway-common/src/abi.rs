@@ -9,7 +9,7 @@ pub mod flow;
 pub mod source;
 pub mod vip;
 
-pub use binding::{CONFIG_WORDS, CONFIG_WORKERS, LISTENERS_MAX, WORKERS_MAX, binding_index};
+pub use binding::{CONFIG_UDP_IDLE, CONFIG_WORDS, CONFIG_WORKERS, LISTENERS_MAX, WORKERS_MAX, binding_index};
 pub use counters::{Action, NO_VIP, REASONS, Reason, counter_index};
 pub use endpoint::{ENDPOINTS_MAX, Endpoint, EndpointState};
 pub use flow::{FLOWS_MAX, Flow, FlowKey, FlowPhase, TICKS_PER_SECOND};

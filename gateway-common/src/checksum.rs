@@ -30,6 +30,19 @@ pub const fn update(field: u16, change: u64) -> u16 {
     !fold16(!field as u64 + change)
 }
 
+/// The same for UDP: 0 says that there is no checksum, and stays; one that comes out as 0 is written as its other form
+/// (RFC 768, RFC 8200 8.1).
+#[inline(always)]
+pub const fn update_udp(field: u16, change: u64) -> u16 {
+    if field == 0 {
+        return 0;
+    }
+    match update(field, change) {
+        0 => 0xffff,
+        sum => sum,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +60,16 @@ mod tests {
     fn the_example_of_rfc_1624_section_4() {
         // C = DD2F, m = 5555, m' = 3285, C' = 0000: the case that eq. 2 gets wrong.
         assert_eq!(update(0xdd2f, change(0x5555, 0x3285)), 0x0000);
+    }
+
+    #[test]
+    fn a_udp_checksum_that_is_absent_stays_so_and_none_becomes_absent() {
+        assert_eq!(update_udp(0, change(0x5555, 0x3285)), 0);
+        assert_eq!(update_udp(0xdd2f, change(0x5555, 0x3285)), 0xffff);
+        assert_eq!(
+            update_udp(0xdd2f, change(0x5555, 0x3286)),
+            update(0xdd2f, change(0x5555, 0x3286))
+        );
     }
 
     #[test]

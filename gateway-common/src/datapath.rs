@@ -34,8 +34,8 @@ pub trait Packet {
     /// Interface the frame came in on.
     fn ifindex(&self) -> u32;
     /// Carries `change` into the transport checksum at `at`, whose present value is `field`. What that takes depends
-    /// on who finishes the checksum: see the implementations.
-    fn transport_checksum(&mut self, at: usize, field: u16, change: &Change) -> Option<()>;
+    /// on who finishes the checksum: see the implementations. `udp`: 0 means that there is none.
+    fn transport_checksum(&mut self, at: usize, field: u16, change: &Change, udp: bool) -> Option<()>;
 }
 
 /// The maps. Named after them; see `docs/maps.md`.
@@ -58,6 +58,8 @@ pub trait Tables {
     /// Replaces or inserts; false when there is no room.
     fn replace(&self, table: Table, key: &FlowKey, value: &Flow) -> bool;
     fn remove(&self, table: Table, key: &FlowKey);
+    /// `CONFIG[CONFIG_UDP_IDLE]`, or its default.
+    fn udp_idle(&self) -> u32;
     /// `CONFIG[CONFIG_WORKERS]`.
     fn workers(&self) -> u32;
     /// `LOAD[worker]`.

@@ -14,6 +14,8 @@ pub struct Look {
     pub now: u32,
     /// From [`pressed`].
     pub pressed: bool,
+    /// Idle limit of UDP flows that go both ways, in ticks.
+    pub streaming: u32,
 }
 
 /// Whether the tables are so full that opening and closing flows are given up early. `entries`: what the last walk found in
@@ -34,7 +36,11 @@ pub enum Fate {
 /// whether `ENDPOINTS[flow.endpoint]` takes flows and still has the flow's address and port.
 pub fn flow_fate(key: &FlowKey, twin: Option<&Flow>, endpoint_lives: bool, look: Look) -> Fate {
     match twin {
-        Some(reverse) if endpoint_lives && returns_to(reverse, key) && !reverse.expired(look.now, look.pressed) => {
+        Some(reverse)
+            if endpoint_lives
+                && returns_to(reverse, key)
+                && !reverse.expired(look.now, look.pressed, look.streaming) =>
+        {
             Fate::Keep
         }
         _ => Fate::Remove,
@@ -50,9 +56,9 @@ pub fn reverse_fate(key: &FlowKey, reverse: &Flow, twin: Option<&Flow>, endpoint
         ..*reverse
     };
     let over = if paired {
-        reverse.expired(look.now, look.pressed)
+        reverse.expired(look.now, look.pressed, look.streaming)
     } else {
-        alone.expired(look.now, look.pressed)
+        alone.expired(look.now, look.pressed, look.streaming)
     };
     if over || !endpoint_lives {
         Fate::Remove
@@ -69,7 +75,9 @@ fn returns_to(reverse: &Flow, key: &FlowKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::flow::{CLOSING_TICKS, ESTABLISHED_TICKS, OPENING_TICKS, PRESSED_TICKS};
+    use crate::abi::flow::{
+        ASKED_TICKS, CLOSING_TICKS, ESTABLISHED_TICKS, OPENING_TICKS, PRESSED_TICKS, STREAMING_TICKS,
+    };
     use crate::abi::v4_words;
 
     const CLIENT: [u32; 4] = v4_words(1);
@@ -77,7 +85,11 @@ mod tests {
     const ENDPOINT: [u32; 4] = v4_words(3);
 
     fn at(now: u32) -> Look {
-        Look { now, pressed: false }
+        Look {
+            now,
+            pressed: false,
+            streaming: STREAMING_TICKS,
+        }
     }
 
     fn pair(phase: FlowPhase, seen: u32) -> (FlowKey, Flow, FlowKey, Flow) {
@@ -131,6 +143,9 @@ mod tests {
             (FlowPhase::Opening, OPENING_TICKS),
             (FlowPhase::Established, ESTABLISHED_TICKS),
             (FlowPhase::Closing, CLOSING_TICKS),
+            (FlowPhase::Asked, ASKED_TICKS),
+            (FlowPhase::Answered, ASKED_TICKS),
+            (FlowPhase::Streaming, STREAMING_TICKS),
         ] {
             let (key, _, _, reverse) = pair(phase, 1000);
             assert_eq!(flow_fate(&key, Some(&reverse), true, at(1000 + ticks)), Fate::Keep);
@@ -139,21 +154,32 @@ mod tests {
     }
 
     #[test]
+    fn the_setting_is_the_limit_of_streams_of_datagrams_and_bounds_the_other_udp_flows() {
+        let (_, _, _, streaming) = pair(FlowPhase::Streaming, 0);
+        assert!(!streaming.expired(9_000, false, 9_000) && streaming.expired(9_001, false, 9_000));
+        let (_, _, _, asked) = pair(FlowPhase::Asked, 0);
+        assert!(asked.expired(ASKED_TICKS + 1, false, 9_000));
+        assert!(asked.expired(21, false, 20) && !asked.expired(20, true, 20));
+        let (_, _, _, tcp) = pair(FlowPhase::Established, 0);
+        assert!(!tcp.expired(21, false, 20));
+    }
+
+    #[test]
     fn one_fin_leaves_the_other_direction_its_full_time_and_two_close() {
         let (_, _, _, mut reverse) = pair(FlowPhase::Established, 0);
         reverse.fin_client = 1;
-        assert!(!reverse.expired(CLOSING_TICKS + 1, false));
+        assert!(!reverse.expired(CLOSING_TICKS + 1, false, STREAMING_TICKS));
         reverse.fin_endpoint = 1;
-        assert!(reverse.expired(CLOSING_TICKS + 1, false));
+        assert!(reverse.expired(CLOSING_TICKS + 1, false, STREAMING_TICKS));
     }
 
     #[test]
     fn a_stamp_newer_than_the_walk_is_no_age_and_the_clock_may_wrap() {
         let (_, _, _, reverse) = pair(FlowPhase::Opening, 5);
-        assert!(!reverse.expired(3, false));
+        assert!(!reverse.expired(3, false, STREAMING_TICKS));
         let (_, _, _, reverse) = pair(FlowPhase::Opening, u32::MAX - 5);
-        assert!(!reverse.expired(5, false));
-        assert!(reverse.expired(OPENING_TICKS, false));
+        assert!(!reverse.expired(5, false, STREAMING_TICKS));
+        assert!(reverse.expired(OPENING_TICKS, false, STREAMING_TICKS));
     }
 
     #[test]
@@ -161,11 +187,15 @@ mod tests {
         let look = Look {
             now: PRESSED_TICKS + 1,
             pressed: true,
+            streaming: STREAMING_TICKS,
         };
         for (phase, fate) in [
             (FlowPhase::Opening, Fate::Remove),
             (FlowPhase::Established, Fate::Keep),
             (FlowPhase::Closing, Fate::Remove),
+            (FlowPhase::Asked, Fate::Remove),
+            (FlowPhase::Answered, Fate::Remove),
+            (FlowPhase::Streaming, Fate::Keep),
         ] {
             let (key, _, twin, reverse) = pair(phase, 0);
             assert_eq!(flow_fate(&key, Some(&reverse), true, look), fate);

@@ -3,6 +3,7 @@
 
 extern crate std;
 
+use crate::abi::flow::STREAMING_TICKS;
 use crate::abi::{Endpoint, FLOWS_MAX, Flow, FlowKey, FlowPhase, RING_SLOTS, SOURCE_WORDS, Slot, Sources, Vip, VipKey};
 use crate::checksum;
 use crate::datapath::{Change, Entry, Insert, Packet, Table, Tables, Word};
@@ -20,6 +21,7 @@ pub struct Twin {
     pub sources: Sources,
     pub clock: u32,
     pub workers: u32,
+    pub udp_idle: u32,
     pub loads: BTreeMap<u32, u32>,
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
     pub reverse: RefCell<BTreeMap<FlowKey, Flow>>,
@@ -36,6 +38,7 @@ impl Default for Twin {
             sources: Sources::EMPTY,
             clock: 0,
             workers: 0,
+            udp_idle: STREAMING_TICKS,
             loads: BTreeMap::new(),
             flows: RefCell::default(),
             reverse: RefCell::default(),
@@ -148,6 +151,9 @@ impl Tables for Twin {
     fn remove(&self, table: Table, key: &FlowKey) {
         self.table(table).borrow_mut().remove(key);
     }
+    fn udp_idle(&self) -> u32 {
+        self.udp_idle
+    }
     fn workers(&self) -> u32 {
         self.workers
     }
@@ -175,7 +181,15 @@ impl<const LINK: bool> Packet for Bytes<LINK> {
     fn ifindex(&self) -> u32 {
         self.ifindex
     }
-    fn transport_checksum(&mut self, at: usize, field: u16, change: &Change) -> Option<()> {
-        self.put(at, checksum::update(field, change.addresses + change.ports))
+    fn transport_checksum(&mut self, at: usize, field: u16, change: &Change, udp: bool) -> Option<()> {
+        let change = change.addresses + change.ports;
+        self.put(
+            at,
+            if udp {
+                checksum::update_udp(field, change)
+            } else {
+                checksum::update(field, change)
+            },
+        )
     }
 }

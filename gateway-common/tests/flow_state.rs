@@ -2,9 +2,9 @@
 //! tables refuse new flows and harm no old ones; settling moves nothing. `docs/adr/0003-flow-state.md`.
 //!
 //! The real decision functions run over the host twin, and a sweep like userspace's; a naive reference remembers for
-//! each 5-tuple the endpoint that took its SYN. The reference knows no rings, slots, tables or twins.
+//! each 5-tuple the endpoint that took its SYN or its first datagram. The reference knows no rings, slots, tables or twins.
 
-use gateway_common::abi::flow::{CLOSING_TICKS, ESTABLISHED_TICKS};
+use gateway_common::abi::flow::{CLOSING_TICKS, ESTABLISHED_TICKS, STREAMING_TICKS};
 use gateway_common::abi::{
     Endpoint, EndpointState, Flow, FlowKey, RING_SLOTS, Reason, Slot, Vip, VipKey, VipMode, v4_words,
 };
@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const CLIENTS: u8 = 12;
 const ENDPOINTS: u16 = 5;
 const VIPS: u8 = 2;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -99,6 +101,7 @@ impl Connection {
 
 struct World {
     twin: Twin,
+    proto: u8,
     /// By client and VIP. Gone once a sweep has given it up.
     connections: BTreeMap<(u8, u8), Connection>,
     drained: BTreeSet<u16>,
@@ -110,12 +113,12 @@ fn endpoint_addr(number: u16) -> [u32; 4] {
     v4_words(u32::from_ne_bytes([198, 51, 100, number as u8]))
 }
 
-fn client_key(client: u8, vip: u8) -> FlowKey {
+fn client_key(client: u8, vip: u8, proto: u8) -> FlowKey {
     FlowKey {
         src: v4_words(u32::from_ne_bytes([203, 0, 113, client])),
         dst: v4_words(u32::from_ne_bytes([192, 0, 2, 10])),
         ports: FlowKey::ports(40_000u16.to_be(), port(vip).to_be()),
-        proto: 6,
+        proto: u32::from(proto),
     }
 }
 
@@ -129,7 +132,7 @@ fn frame(key: &FlowKey, flags: u8) -> Bytes<true> {
     bytes[12..14].copy_from_slice(&[8, 0]);
     bytes[14] = 0x45;
     bytes[22] = 64;
-    bytes[23] = 6;
+    bytes[23] = key.proto as u8;
     bytes[26..30].copy_from_slice(&key.src[3].to_ne_bytes());
     bytes[30..34].copy_from_slice(&key.dst[3].to_ne_bytes());
     bytes[34..38].copy_from_slice(&key.ports.to_ne_bytes());
@@ -162,7 +165,7 @@ fn currents(members: u8) -> Vec<Slot> {
 }
 
 impl World {
-    fn new(flows_max: usize) -> Self {
+    fn new(flows_max: usize, proto: u8) -> Self {
         let mut twin = Twin {
             flows_max,
             clock: 1,
@@ -180,11 +183,11 @@ impl World {
             twin.put_endpoint(number, endpoint);
         }
         for vip in 0..VIPS {
-            let key = client_key(0, vip);
+            let key = client_key(0, vip, proto);
             let key = VipKey {
                 addr: key.dst,
                 port_be: key.dst_port_be(),
-                proto: 6,
+                proto,
                 pad: 0,
             };
             twin.vips.insert(
@@ -201,6 +204,7 @@ impl World {
         }
         Self {
             twin,
+            proto,
             connections: BTreeMap::new(),
             drained: BTreeSet::new(),
             refused: 0,
@@ -270,11 +274,16 @@ impl World {
 
     /// A client's segment: where it must go is what the reference says.
     fn client(&mut self, client: u8, vip: u8, flags: u8) -> Result<(), TestCaseError> {
-        let mut packet = frame(&client_key(client, vip), flags);
+        // Of UDP every datagram may be the first, and none ends anything.
+        let (opens, flags) = if self.proto == UDP {
+            (true, 0)
+        } else {
+            (flags == SYN, flags)
+        };
+        let mut packet = frame(&client_key(client, vip, self.proto), flags);
         let outcome = datapath::packet(&mut packet, &self.twin);
         let went = u16::from(ends(&packet).0.0);
         let known = self.connections.get(&(client, vip)).copied();
-        let opens = flags == SYN;
         match known {
             // The law.
             Some(connection) if self.lives(connection.endpoint) && !(opens && connection.ended()) => {
@@ -292,7 +301,7 @@ impl World {
 
     /// A new connection goes to the slot's current endpoint, or is refused for a reason that holds.
     fn opened(&mut self, client: u8, vip: u8, reason: Reason, went: u16) -> Result<(), TestCaseError> {
-        let slot = self.twin.rings[&u32::from(vip)][slot_of(&client_key(client, vip)) as usize];
+        let slot = self.twin.rings[&u32::from(vip)][slot_of(&client_key(client, vip, self.proto)) as usize];
         let elsewhere = self
             .connections
             .get(&(client, 1 - vip))
@@ -334,12 +343,13 @@ impl World {
         if !self.lives(connection.endpoint) {
             return Ok(());
         }
-        let to = client_key(client, vip);
+        let flags = if self.proto == UDP { 0 } else { flags };
+        let to = client_key(client, vip, self.proto);
         let key = FlowKey {
             src: endpoint_addr(connection.endpoint),
             dst: to.src,
             ports: FlowKey::ports(8080u16.to_be(), to.src_port_be()),
-            proto: 6,
+            proto: u32::from(self.proto),
         };
         let mut packet = frame(&key, flags);
         let outcome = datapath::packet(&mut packet, &self.twin);
@@ -363,6 +373,7 @@ impl World {
         let look = Look {
             now: self.twin.clock,
             pressed,
+            streaming: STREAMING_TICKS,
         };
         let flows = self.twin.flows.borrow().clone();
         for (key, flow) in flows {
@@ -416,11 +427,14 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_live_flow_changes_its_endpoint_while_that_endpoint_lives(steps in prop::collection::vec(step(), 1..160)) {
-        let mut world = World::new(1 << 16);
+    fn no_live_flow_changes_its_endpoint_while_that_endpoint_lives(
+        steps in prop::collection::vec(step(), 1..160),
+        proto in prop_oneof![Just(TCP), Just(UDP)],
+    ) {
+        let mut world = World::new(1 << 16, proto);
         for step in steps {
             world.take(step)?;
         }
@@ -431,8 +445,9 @@ proptest! {
     fn full_tables_refuse_new_flows_and_harm_no_old_ones(
         steps in prop::collection::vec(step(), 1..160),
         room in 1usize..6,
+        proto in prop_oneof![Just(TCP), Just(UDP)],
     ) {
-        let mut world = World::new(room);
+        let mut world = World::new(room, proto);
         for step in steps {
             world.take(step)?;
         }

@@ -27,7 +27,7 @@ pub struct ConnectionView {
     /// Unique in its worker for the life of the process.
     pub id: u64,
     pub plane: LivePlane,
-    /// `h2`, `h1`, `tls`, `tcp`; of kernel flows `tcp`.
+    /// `h2`, `h1`, `tls`, `tcp`, `udp`; of kernel flows `tcp` or `udp`.
     pub protocol: &'static str,
     /// Downstream, or upstream.
     pub side: Side,

@@ -1,6 +1,6 @@
 //! A packet as the decision functions see it: an XDP frame, a socket buffer, a socket that is looked for.
 
-use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
+use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers;
 use aya_ebpf::programs::{SkLookupContext, TcContext, XdpContext};
 use gateway_common::abi::{NO_VIP, Reason, VipKey, v4_words};
@@ -53,8 +53,14 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
-    fn transport_checksum(&mut self, at: usize, field: u16, change: &Change) -> Option<()> {
-        self.put(at, checksum::update(field, change.addresses + change.ports))
+    fn transport_checksum(&mut self, at: usize, field: u16, change: &Change, udp: bool) -> Option<()> {
+        let change = change.addresses + change.ports;
+        let sum = if udp {
+            checksum::update_udp(field, change)
+        } else {
+            checksum::update(field, change)
+        };
+        self.put(at, sum)
     }
 }
 
@@ -110,16 +116,18 @@ impl Packet for Skb<'_> {
     /// Addresses are part of the pseudo-header, which an unfinished checksum already holds; ports are not, and the
     /// kernel leaves them to whoever finishes it.
     #[inline(always)]
-    fn transport_checksum(&mut self, at: usize, _field: u16, change: &Change) -> Option<()> {
+    fn transport_checksum(&mut self, at: usize, _field: u16, change: &Change, udp: bool) -> Option<()> {
         let skb = self.ctx.skb.skb;
+        // The helper then leaves a 0 alone and writes none.
+        let udp = if udp { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
         let (addresses, ports) = (
             checksum::fold32(change.addresses) as u64,
             checksum::fold32(change.ports) as u64,
         );
         // SAFETY: the kernel hands a valid context; the offset is checked by the helper.
         unsafe {
-            if helpers::bpf_l4_csum_replace(skb, at as u32, 0, addresses, BPF_F_PSEUDO_HDR as u64) != 0
-                || helpers::bpf_l4_csum_replace(skb, at as u32, 0, ports, 0) != 0
+            if helpers::bpf_l4_csum_replace(skb, at as u32, 0, addresses, BPF_F_PSEUDO_HDR as u64 | udp) != 0
+                || helpers::bpf_l4_csum_replace(skb, at as u32, 0, ports, udp) != 0
             {
                 return None;
             }

@@ -3,8 +3,9 @@
 use crate::maps::{CLOCK, CONFIG, ENDPOINTS, FLOWS, LOAD, REVERSE, RINGS, SOURCES, VIPS};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers;
+use gateway_common::abi::flow::STREAMING_TICKS;
 use gateway_common::abi::{
-    CONFIG_WORKERS, Endpoint, Flow, FlowKey, FlowPhase, RING_SLOTS, Ring, SOURCE_WORDS, Slot, Vip, VipKey,
+    CONFIG_UDP_IDLE, CONFIG_WORKERS, Endpoint, Flow, FlowKey, FlowPhase, RING_SLOTS, Ring, SOURCE_WORDS, Slot, Vip, VipKey,
 };
 use gateway_common::datapath::{Entry, Insert, Table, Tables};
 
@@ -134,6 +135,14 @@ impl Tables for Maps {
             Table::Flows => FLOWS.remove(key),
             Table::Reverse => REVERSE.remove(key),
         };
+    }
+
+    #[inline(always)]
+    fn udp_idle(&self) -> u32 {
+        match CONFIG.get(CONFIG_UDP_IDLE) {
+            Some(0) | None => STREAMING_TICKS,
+            Some(ticks) => *ticks,
+        }
     }
 
     #[inline(always)]

@@ -142,6 +142,11 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// An open tunnel (WebSocket, CONNECT) through which nothing goes for this long is closed; `None`: never.
     pub tunnel_idle_timeout: Option<Duration>,
+    /// A UDP flow that goes both ways without a datagram, in the kernel plane and in the relay; a flow of one question is
+    /// forgotten after a minute at most.
+    pub udp_idle_timeout: Duration,
+    /// UDP flows that one worker relays; each has a socket.
+    pub udp_sessions_max: usize,
     /// From accept, or from the first byte of an HTTP/1.1 head, to its end.
     pub head_timeout: Duration,
     /// From HEADERS to the last CONTINUATION of its field block.
@@ -240,6 +245,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(30),
             tunnel_idle_timeout: Some(Duration::from_secs(3600)),
+            udp_idle_timeout: Duration::from_secs(300),
+            udp_sessions_max: 16_384,
             head_timeout: Duration::from_secs(10),
             block_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),

@@ -38,6 +38,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::time::Instant;
 
 /// Which programs to use.
@@ -78,6 +79,8 @@ pub struct KernelOptions {
     pub return_path_gateway: bool,
     /// Called (from the sweep's thread) with endpoint indexes that drain and have no open flow.
     pub on_idle: Box<dyn Fn(flows::Idle) + Send>,
+    /// After so long without a datagram a UDP flow that goes both ways is forgotten.
+    pub udp_idle: Duration,
 }
 
 /// Why the kernel plane did not start, or did not do what it was told.
@@ -445,7 +448,7 @@ fn view(id: u64, flow: &KernelFlow, endpoint: Option<EndpointId>) -> ConnectionV
     ConnectionView {
         id,
         plane: LivePlane::Kernel,
-        protocol: "tcp",
+        protocol: if flow.udp { "udp" } else { "tcp" },
         side: Side::Downstream,
         peer: flow.client,
         local: flow.vip,

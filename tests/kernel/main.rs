@@ -52,6 +52,14 @@ const TESTS: &[Test] = &[
         traffic::xdp_carries_tcp,
     ),
     (
+        "tcx carries udp over ipv4 and ipv6 byte for byte",
+        traffic::tcx_carries_udp,
+    ),
+    (
+        "xdp carries udp over ipv4 and ipv6 byte for byte",
+        traffic::xdp_carries_udp,
+    ),
+    (
         "a connection to a vip reaches a worker and no stranger",
         traffic::steer_reaches_a_worker_and_no_stranger,
     ),

@@ -6,7 +6,7 @@ use gateway_common::twin::Twin;
 use std::net::IpAddr;
 
 /// VIP ids in use, `0..VIPS`.
-pub const VIPS: u32 = 16;
+pub const VIPS: u32 = 18;
 /// Interface of the endpoints; the packets come in on 1 (loopback, where test runs happen).
 pub const FAR: u32 = 7;
 pub const NEAR: u32 = 1;
@@ -73,6 +73,30 @@ pub fn fixture() -> Twin {
     ] {
         twin.vips
             .insert(VipKey::new(ip(addr), port, 6), Vip { id, mode: mode as u32 });
+        if mode == VipMode::Nat {
+            twin.put_ring(id, |_| slot);
+        }
+    }
+    for (id, addr, port, mode, slot) in [
+        (11, VIP4, 80, VipMode::Nat, settled(1)),
+        (12, VIP6, 80, VipMode::Nat, settled(2)),
+        (
+            13,
+            VIP4,
+            84,
+            VipMode::Nat,
+            Slot {
+                current: 1,
+                previous: SLOT_UNKNOWN,
+            },
+        ),
+        (14, VIP4, 82, VipMode::Nat, settled(0)),
+        (15, VIP4, 443, VipMode::HandOff, settled(0)),
+        (16, VIP4, 81, VipMode::Nat, settled(1)),
+        (17, VIP4, 83, VipMode::Nat, settled(3)),
+    ] {
+        twin.vips
+            .insert(VipKey::new(ip(addr), port, 17), Vip { id, mode: mode as u32 });
         if mode == VipMode::Nat {
             twin.put_ring(id, |_| slot);
         }

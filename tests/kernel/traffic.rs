@@ -1,4 +1,4 @@
-//! Real TCP through the attached programs: clients and endpoints are Python's, and every byte is compared.
+//! Real TCP and UDP through the attached programs: clients and endpoints are Python's, and every byte is compared.
 
 use crate::loaded::{Loaded, Program};
 use crate::topology::{endpoint, ip};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 /// Rows of the counters.
 const V4: u32 = 0;
 const V6: u32 = 1;
+/// What the row of a VIP's UDP port is further on.
+const UDP: u32 = 4;
 /// A bulk body: many GSO segments.
 const BULK: usize = 8 << 20;
 /// Connections that must spread over both endpoints: that all hash to one has a chance of 2^-39.
@@ -47,6 +49,35 @@ pub fn xdp_carries_tcp(loaded: &mut Loaded) -> Result<()> {
     let _attached = attach(loaded, &net, Program::Xdp)?;
     carry(loaded, &net, VIP4, V4)?;
     carry(loaded, &net, VIP6, V6)?;
+    Ok(())
+}
+
+pub fn tcx_carries_udp(loaded: &mut Loaded) -> Result<()> {
+    let net = Net::up()?;
+    let _attached = attach(loaded, &net, Program::Tcx)?;
+    carry_datagrams(loaded, &net, VIP4, V4 + UDP)?;
+    carry_datagrams(loaded, &net, VIP6, V6 + UDP)
+}
+
+pub fn xdp_carries_udp(loaded: &mut Loaded) -> Result<()> {
+    let net = Net::up()?;
+    net.ready_for_xdp()?;
+    let _attached = attach(loaded, &net, Program::Xdp)?;
+    carry_datagrams(loaded, &net, VIP4, V4 + UDP)?;
+    carry_datagrams(loaded, &net, VIP6, V6 + UDP)
+}
+
+/// Datagrams of three sizes arrive whole and come back, each flow from one endpoint, all counted.
+fn carry_datagrams(loaded: &mut Loaded, net: &Net, vip: &str, row: u32) -> Result<()> {
+    for bytes in [0, 100, 1300] {
+        let mut names = net.ask_by_datagram(vip, 80, bytes, SPREAD)?;
+        ensure!(names.len() == SPREAD, "{} of {SPREAD} flows answered", names.len());
+        names.dedup();
+        ensure!(names == wire::ENDPOINTS, "only {names:?} answered");
+        let counted = sent(&loaded.changes()?, row);
+        let all = 3 * SPREAD as u64;
+        ensure!(counted == (all, all), "counted {counted:?} of {all} datagrams each way");
+    }
     Ok(())
 }
 
@@ -153,7 +184,15 @@ fn tables(net: &Net) -> Result<Twin> {
         maglev::fill(members, &mut ring);
         gateway_common::ring::unsettle(&mut ring);
         gateway_common::ring::settle(&mut ring, []);
-        twin.rings.insert(id, ring);
+        twin.rings.insert(id, ring.clone());
+        twin.rings.insert(id + UDP, ring);
+        twin.vips.insert(
+            VipKey::new(ip(addr), 80, 17),
+            Vip {
+                id: id + UDP,
+                mode: VipMode::Nat as u32,
+            },
+        );
         twin.vips.insert(
             VipKey::new(ip(addr), 80, 6),
             Vip {

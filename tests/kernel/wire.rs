@@ -75,10 +75,19 @@ impl Net {
 
     /// Names of the endpoints that answered, in order: `times` connections of `bytes` each, echoed and compared.
     pub fn ask(&self, addr: &str, port: u16, bytes: usize, times: usize) -> Result<Vec<String>> {
+        self.names("ask", addr, port, bytes, times)
+    }
+
+    /// The same over UDP: three datagrams of `bytes` from each of `times` ports.
+    pub fn ask_by_datagram(&self, addr: &str, port: u16, bytes: usize, times: usize) -> Result<Vec<String>> {
+        self.names("datagrams", addr, port, bytes, times)
+    }
+
+    fn names(&self, how: &str, addr: &str, port: u16, bytes: usize, times: usize) -> Result<Vec<String>> {
         let peer = peer_script();
         let out = inside(
             CLIENT,
-            &format!("timeout 60 python3 {peer} ask {addr} {port} {bytes} {times}"),
+            &format!("timeout 60 python3 {peer} {how} {addr} {port} {bytes} {times}"),
         )?;
         Ok(out.split_whitespace().map(str::to_owned).collect())
     }

@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
-/// A TCP segment in an Ethernet frame.
+/// A TCP segment, or a UDP datagram, in an Ethernet frame.
 #[derive(Clone, Debug)]
 pub struct Segment {
     pub src: (IpAddr, u16),
     pub dst: (IpAddr, u16),
     /// TCP flags, RFC 9293 order: FIN 1, SYN 2, RST 4, PSH 8, ACK 16.
     pub flags: u8,
+    /// A datagram instead; then `flags` say nothing.
+    pub udp: bool,
     /// TTL or hop limit.
     pub hops: u8,
     /// 802.1Q tag.
@@ -34,6 +36,7 @@ pub fn tcp(src: &str, dst: &str, flags: u8) -> Segment {
         src: end(src),
         dst: end(dst),
         flags,
+        udp: false,
         hops: 64,
         vlan: None,
         payload: b"sluice".to_vec(),
@@ -43,6 +46,12 @@ pub fn tcp(src: &str, dst: &str, flags: u8) -> Segment {
 impl Segment {
     pub fn hops(mut self, hops: u8) -> Self {
         self.hops = hops;
+        self
+    }
+
+    /// The same ends and payload as a UDP datagram.
+    pub fn over_udp(mut self) -> Self {
+        self.udp = true;
         self
     }
 
@@ -79,11 +88,15 @@ impl Segment {
             frame.extend(tag.to_be_bytes());
         }
         let (src, dst) = (octets(self.src.0), octets(self.dst.0));
-        let tcp = self.tcp(&src, &dst);
-        let len = tcp.len() as u16;
+        let (carried, proto) = if self.udp {
+            (self.udp(&src, &dst), 17)
+        } else {
+            (self.tcp(&src, &dst), 6)
+        };
+        let len = carried.len() as u16;
         if src.len() == 4 {
             frame.extend([0x08, 0x00]);
-            let mut ip = vec![0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, self.hops, 6, 0, 0];
+            let mut ip = vec![0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, self.hops, proto, 0, 0];
             ip[2..4].copy_from_slice(&(len + 20).to_be_bytes());
             ip.extend(&src);
             ip.extend(&dst);
@@ -93,12 +106,32 @@ impl Segment {
         } else {
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
             frame.extend(len.to_be_bytes());
-            frame.extend([6, self.hops]);
+            frame.extend([proto, self.hops]);
             frame.extend(&src);
             frame.extend(&dst);
         }
-        frame.extend(tcp);
+        frame.extend(carried);
         frame
+    }
+
+    fn udp(&self, src: &[u8], dst: &[u8]) -> Vec<u8> {
+        let len = (8 + self.payload.len()) as u16;
+        let mut udp = Vec::new();
+        udp.extend(self.src.1.to_be_bytes());
+        udp.extend(self.dst.1.to_be_bytes());
+        udp.extend(len.to_be_bytes());
+        udp.extend([0, 0]);
+        udp.extend(&self.payload);
+        let mut covered = [src, dst].concat();
+        covered.extend(u32::from(len).to_be_bytes());
+        covered.extend([0, 0, 0, 17]);
+        covered.extend(&udp);
+        let sum = match checksum(&covered) {
+            [0, 0] => [0xff, 0xff],
+            sum => sum,
+        };
+        udp[6..8].copy_from_slice(&sum);
+        udp
     }
 
     fn tcp(&self, src: &[u8], dst: &[u8]) -> Vec<u8> {

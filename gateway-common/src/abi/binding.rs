@@ -12,6 +12,10 @@ pub const CONFIG_WORDS: u32 = 4;
 /// Written after the sockets are in place; 0 drops new connections to VIPs ([`super::Reason::NoSocket`]).
 pub const CONFIG_WORKERS: u32 = 0;
 
+/// Index in `CONFIG` of the idle limit of UDP flows that go both ways, in ticks; 0 means
+/// [`super::flow::STREAMING_TICKS`]. Written before the first packet is taken.
+pub const CONFIG_UDP_IDLE: u32 = 1;
+
 /// Index of a worker's socket. `worker` in `0..WORKERS_MAX`.
 #[inline(always)]
 pub const fn binding_index(worker: u32, ipv6: bool) -> u32 {

@@ -65,7 +65,8 @@ impl FlowKey {
     }
 }
 
-/// How far a TCP connection has come, as far as the gateway can see. Authoritative in `REVERSE`.
+/// How far a TCP connection or an exchange of datagrams has come, as far as the gateway can see. Authoritative in
+/// `REVERSE`. The first three are TCP's, the others UDP's.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FlowPhase {
@@ -76,6 +77,20 @@ pub enum FlowPhase {
     Established = 1,
     /// RST seen, or FIN from both sides ([`Flow::closing`]): kept for the last segments, then removed.
     Closing = 2,
+    /// Datagrams from the client only.
+    Asked = 3,
+    /// The endpoint has answered. A flood with invented sources comes this far and no further.
+    Answered = 4,
+    /// The client has spoken again after an answer: somebody is there.
+    Streaming = 5,
+}
+
+impl FlowPhase {
+    /// Of a flow that opens now.
+    #[inline(always)]
+    pub const fn first(udp: bool) -> Self {
+        if udp { FlowPhase::Asked } else { FlowPhase::Opening }
+    }
 }
 
 /// Value of `FLOWS` and `REVERSE`.
@@ -86,12 +101,13 @@ pub struct Flow {
     pub addr: AddrWords,
     /// Ethernet destination and source for the way back to the client, as seen on its SYN (used by XDP).
     pub macs: [u32; 3],
-    /// The interface the client's SYN came in on.
+    /// The interface the client's SYN or first datagram came in on.
     pub ifindex: u32,
     /// Id of the VIP.
     pub vip: u32,
     /// In `REVERSE`: coarse time of the last packet from the endpoint after its SYN-ACK (before: of the SYN), in
-    /// [`TICKS_PER_SECOND`]ths, from `CLOCK`. In `FLOWS`: of the SYN.
+    /// [`TICKS_PER_SECOND`]ths, from `CLOCK`; of UDP, of the last datagram either way. In `FLOWS`: of the SYN, or of
+    /// the client's last datagram.
     pub seen: u32,
     /// In `FLOWS`: the endpoint's port. In `REVERSE`: the VIP's port. Wire order.
     pub port_be: u16,
@@ -127,6 +143,13 @@ pub const CLOSING_TICKS: u32 = 60 * TICKS_PER_SECOND;
 /// spoofed SYNs never gets further than a SYN-ACK, and last segments are worth less than new flows.
 pub const PRESSED_TICKS: u32 = 10 * TICKS_PER_SECOND;
 
+/// Idle limit of a UDP flow whose client has not spoken again since an answer, or that has no answer yet: one question
+/// and its answer (DNS), or datagrams that want none (syslog; each of them prolongs it). Cilium's limit for such flows.
+pub const ASKED_TICKS: u32 = 60 * TICKS_PER_SECOND;
+/// Idle limit of a UDP flow that goes both ways, unless settings say otherwise: what RFC 4787 REQ-5 recommends, and
+/// IPVS's default.
+pub const STREAMING_TICKS: u32 = 300 * TICKS_PER_SECOND;
+
 impl Flow {
     /// Whether it ended: RST, or FIN from both sides. A flow with one FIN still carries data the other way.
     #[inline(always)]
@@ -134,23 +157,34 @@ impl Flow {
         self.phase == FlowPhase::Closing as u8 || (self.fin_client != 0 && self.fin_endpoint != 0)
     }
 
-    /// Ticks without a packet after which this entry of `REVERSE` is removed.
+    /// Ticks without a packet after which this entry of `REVERSE` is removed. `streaming`: of UDP flows that go both
+    /// ways; it bounds the other UDP flows too.
     #[inline(always)]
-    pub const fn idle_ticks_max(&self, pressed: bool) -> u32 {
-        let half = self.closing() || self.phase == FlowPhase::Opening as u8;
-        match (half, self.closing(), pressed) {
-            (false, ..) => ESTABLISHED_TICKS,
-            (true, _, true) => PRESSED_TICKS,
-            (true, true, false) => CLOSING_TICKS,
-            (true, false, false) => OPENING_TICKS,
+    pub const fn idle_ticks_max(&self, pressed: bool, streaming: u32) -> u32 {
+        const OPENING: u8 = FlowPhase::Opening as u8;
+        const ASKED: u8 = FlowPhase::Asked as u8;
+        const ANSWERED: u8 = FlowPhase::Answered as u8;
+        const STREAMING: u8 = FlowPhase::Streaming as u8;
+        let whole = match self.phase {
+            _ if self.closing() => CLOSING_TICKS,
+            OPENING => OPENING_TICKS,
+            ASKED | ANSWERED if streaming < ASKED_TICKS => streaming,
+            ASKED | ANSWERED => ASKED_TICKS,
+            STREAMING => return streaming,
+            _ => return ESTABLISHED_TICKS,
+        };
+        if pressed && whole > PRESSED_TICKS {
+            PRESSED_TICKS
+        } else {
+            whole
         }
     }
 
     /// Whether this entry of `REVERSE` was idle for too long. A `seen` in the future (stamped after `now` was read)
     /// is no age.
     #[inline(always)]
-    pub const fn expired(&self, now: u32, pressed: bool) -> bool {
+    pub const fn expired(&self, now: u32, pressed: bool, streaming: u32) -> bool {
         let age = now.wrapping_sub(self.seen);
-        age < 1 << 31 && age > self.idle_ticks_max(pressed)
+        age < 1 << 31 && age > self.idle_ticks_max(pressed, streaming)
     }
 }

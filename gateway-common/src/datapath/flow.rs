@@ -1,7 +1,7 @@
 //! The flow tables on the packet path: which endpoint a flow is on, how an entry is made, how its end is marked.
 //! The model, and why each step is safe against the others, is `docs/adr/0003-flow-state.md`.
 
-use super::header::{FIN, RST};
+use super::header::{FIN, PROTO_UDP, RST};
 use super::{Head, Packet, Tables, ingress};
 use crate::abi::{AddrWords, Endpoint, Flow, FlowKey, FlowPhase, Reason, Slot};
 
@@ -94,6 +94,55 @@ pub(super) fn consult<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     Ok((index, None))
 }
 
+/// The endpoint of a datagram, and what to record of it. No datagram opens or ends anything, so the entry alone says
+/// where its flow is: there as long as that endpoint lives, else on `current`.
+///
+/// At most once a tick the way back is looked at too: it is stamped, lifted to *Streaming* when it was answered before,
+/// and made again if it is gone.
+#[inline(always)]
+pub(super) fn datagram<P: Packet, T: Tables, const V6: bool, const L3: usize>(
+    packet: &P,
+    tables: &T,
+    head: &Head<V6, L3>,
+    vip: u32,
+    slot: Slot,
+) -> Result<(u16, Option<Opening>), Reason> {
+    let key = head.key();
+    let Some(entry) = tables.find(Table::Flows, &key) else {
+        return Ok((slot.current, Some(ingress::opening(packet, vip, Before::NOTHING))));
+    };
+    let (index, seen) = entry.with(|flow| (flow.endpoint, flow.seen));
+    let lives = tables
+        .endpoint(index, |endpoint| {
+            entry.with(|flow| endpoint.takes_flows() && same(flow, endpoint))
+        })
+        .unwrap_or(false);
+    let now = tables.now();
+    if lives && seen == now {
+        return Ok((index, None));
+    }
+    let before = entry.with(|flow| Before {
+        addr: flow.addr,
+        port_be: flow.port_be,
+        closing: false,
+    });
+    if !lives {
+        return Ok((slot.current, Some(ingress::opening(packet, vip, before))));
+    }
+    let twin = entry.with(|flow| key.twin_of_flow(flow));
+    entry.set_seen(now);
+    if let Some(back) = tables.find(Table::Reverse, &twin)
+        && back.with(|reverse| returns_to(reverse, &key))
+    {
+        back.set_seen(now);
+        if back.with(|reverse| reverse.phase) == FlowPhase::Answered as u8 {
+            back.set_phase(FlowPhase::Streaming);
+        }
+        return Ok((index, None));
+    }
+    Ok((index, Some(ingress::opening(packet, vip, before))))
+}
+
 /// Whether the index still means the endpoint that the flow was opened to.
 #[inline(always)]
 fn same(flow: &Flow, endpoint: &Endpoint) -> bool {
@@ -129,7 +178,7 @@ pub(super) fn open<T: Tables>(
         seen: now,
         port_be: key.dst_port_be(),
         endpoint: index,
-        phase: FlowPhase::Opening as u8,
+        phase: FlowPhase::first(key.proto == PROTO_UDP as u32) as u8,
         fin_client: 0,
         fin_endpoint: 0,
         pad: 0,
@@ -151,7 +200,7 @@ pub(super) fn open<T: Tables>(
             };
             let ours = held.with(|reverse| returns_to(reverse, key));
             if !ours {
-                if !held.with(|reverse| reverse.closing() || reverse.expired(now, false)) {
+                if !held.with(|reverse| reverse.closing() || reverse.expired(now, false, tables.udp_idle())) {
                     return Err(Reason::Conflict);
                 }
                 // That flow is over: its other half goes with it, or it would name an entry that is no longer its own.

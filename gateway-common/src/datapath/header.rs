@@ -1,4 +1,4 @@
-//! Reads a frame's headers into words: Ethernet with at most one VLAN tag, IPv4 without options or IPv6, TCP.
+//! Reads a frame's headers into words: Ethernet with at most one VLAN tag, IPv4 without options or IPv6, TCP or UDP.
 //! What is not that ends here, with its reason; a fragment or an optional header is an answer only once the
 //! destination's own entry ([`crate::abi::VipMode::Address`]) was looked up.
 
@@ -11,6 +11,7 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
 
 pub const PROTO_TCP: u8 = 6;
+pub const PROTO_UDP: u8 = 17;
 
 /// TCP flags (RFC 9293 3.1).
 pub const FIN: u8 = 0x01;
@@ -68,15 +69,17 @@ impl<const N: usize> Word for [u32; N] {
     }
 }
 
-/// A TCP segment's headers. `V6`: which family. `L3`: offset of the IP header.
+/// The headers of a TCP segment or a UDP datagram. `V6`: which family. `L3`: offset of the IP header.
 pub struct Head<const V6: bool, const L3: usize> {
     pub src: AddrWords,
     pub dst: AddrWords,
     /// As [`FlowKey::ports`].
     pub ports: u32,
-    /// TCP flags.
+    /// [`PROTO_TCP`] or [`PROTO_UDP`].
+    pub proto: u8,
+    /// TCP flags; of UDP none.
     pub flags: u8,
-    /// TCP checksum field.
+    /// TCP or UDP checksum field.
     pub checksum: u16,
     /// The 32-bit word of the IP header with the TTL or hop limit: IPv4's third, IPv6's second.
     pub hop_word: u32,
@@ -110,10 +113,11 @@ impl<const V6: bool, const L3: usize> Head<V6, L3> {
         if ip[1] & u32::from_ne_bytes([0, 0, 0x3f, 0xff]) != 0 {
             return Err(guarded(tables, dst, Reason::FragmentDropped, Reason::Fragment));
         }
-        if (ip[2] >> 8) as u8 != PROTO_TCP {
-            return Err(Outcome::stranger(Reason::NotTransport));
+        match (ip[2] >> 8) as u8 {
+            PROTO_TCP => Self::segment(packet, v4_words(ip[3]), dst, ip[2]),
+            PROTO_UDP => Self::datagram(packet, v4_words(ip[3]), dst, ip[2]),
+            _ => Err(Outcome::stranger(Reason::NotTransport)),
         }
-        Self::segment(packet, v4_words(ip[3]), dst, ip[2])
     }
 
     #[inline(always)]
@@ -125,6 +129,7 @@ impl<const V6: bool, const L3: usize> Head<V6, L3> {
         }
         match (ip[1] >> 16) as u8 {
             PROTO_TCP => Self::segment(packet, [ip[2], ip[3], ip[4], ip[5]], dst, ip[1]),
+            PROTO_UDP => Self::datagram(packet, [ip[2], ip[3], ip[4], ip[5]], dst, ip[1]),
             FRAGMENT => Err(guarded(tables, dst, Reason::FragmentDropped, Reason::Fragment)),
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
                 Err(guarded(tables, dst, Reason::OptionsDropped, Reason::Options))
@@ -140,10 +145,30 @@ impl<const V6: bool, const L3: usize> Head<V6, L3> {
             src,
             dst,
             ports: tcp[0],
+            proto: PROTO_TCP,
             flags: (tcp[3] >> 8) as u8,
             checksum: tcp[4] as u16,
             hop_word,
         })
+    }
+
+    #[inline(always)]
+    fn datagram<P: Packet>(packet: &P, src: AddrWords, dst: AddrWords, hop_word: u32) -> Result<Self, Outcome> {
+        let udp: [u32; 2] = packet.get(Self::L4).ok_or(Outcome::stranger(Reason::Truncated))?;
+        Ok(Self {
+            src,
+            dst,
+            ports: udp[0],
+            proto: PROTO_UDP,
+            flags: 0,
+            checksum: (udp[1] >> 16) as u16,
+            hop_word,
+        })
+    }
+
+    #[inline(always)]
+    pub const fn is_udp(&self) -> bool {
+        self.proto == PROTO_UDP
     }
 
     /// TTL or hop limit.
@@ -162,7 +187,7 @@ impl<const V6: bool, const L3: usize> Head<V6, L3> {
         VipKey {
             addr: self.dst,
             port_be: (self.ports >> 16) as u16,
-            proto: PROTO_TCP,
+            proto: self.proto,
             pad: 0,
         }
     }
@@ -174,7 +199,7 @@ impl<const V6: bool, const L3: usize> Head<V6, L3> {
             src: self.src,
             dst: self.dst,
             ports: self.ports,
-            proto: PROTO_TCP as u32,
+            proto: self.proto as u32,
         }
     }
 

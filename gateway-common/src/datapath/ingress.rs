@@ -1,7 +1,7 @@
 //! A packet to a VIP: handed to the stack, or translated and forwarded to an endpoint.
 //!
 //! A settled slot needs no table: every live flow of it is on `current`. The flow table is consulted for segments that
-//! open or end a connection, and for every segment while the slot is unsettled. Order matters: nothing is recorded
+//! open or end a connection, for every segment while the slot is unsettled, and for every datagram. Order matters: nothing is recorded
 //! or written before the packet is certain to be sent.
 
 use super::flow::{self, Before, Opening};
@@ -10,7 +10,7 @@ use super::rewrite::End;
 use super::{Head, Outcome, Packet, Tables, hash, ring_index};
 use crate::abi::{Reason, Vip, VipMode};
 
-/// A segment to `vip`.
+/// A segment or datagram to `vip`.
 #[inline(always)]
 pub fn ingress<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     packet: &mut P,
@@ -44,7 +44,9 @@ fn forward<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     let slot = tables
         .slot(vip, ring_index(hash(&head.key())))
         .ok_or(Reason::NoEndpoint)?;
-    let (index, opening) = if slot.current == slot.previous && head.flags & (SYN | FIN | RST) == 0 {
+    let (index, opening) = if head.is_udp() {
+        flow::datagram(packet, tables, head, vip, slot)?
+    } else if slot.current == slot.previous && head.flags & (SYN | FIN | RST) == 0 {
         (slot.current, None)
     } else {
         flow::consult(packet, tables, head, vip, slot)?

@@ -4,6 +4,7 @@
 //! program of ours (a process on this host, an interface that carries none).
 
 use super::Tables;
+use super::header::PROTO_UDP;
 use crate::abi::{NO_VIP, Reason, VipKey, VipMode, WORKERS_MAX, binding_index};
 
 /// What a socket lookup came to. The caller assigns the socket, and counts [`Reason::NoSocket`] if it is not there.
@@ -26,6 +27,14 @@ pub fn lookup<T: Tables>(tables: &T, key: &VipKey, ipv6: bool, dice: u32) -> Ste
             listener: 0,
         };
     };
+    // The workers' own sockets are bound to UDP listeners' addresses: only they can answer from the VIP's port.
+    if key.proto == PROTO_UDP {
+        return Steer {
+            vip: vip.id,
+            reason: Reason::HandOff,
+            listener: 0,
+        };
+    }
     let workers = tables.workers();
     if workers == 0 || workers > WORKERS_MAX {
         return Steer {

@@ -10,7 +10,7 @@ use super::rewrite::End;
 use super::{Head, Outcome, Packet, Tables};
 use crate::abi::{FlowPhase, Reason, source_bit};
 
-/// A segment whose destination is no VIP.
+/// A segment or datagram whose destination is no VIP.
 #[inline(always)]
 pub fn reverse<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     packet: &mut P,
@@ -36,6 +36,9 @@ pub fn reverse<P: Packet, T: Tables, const V6: bool, const L3: usize>(
         }
         if phase == FlowPhase::Opening as u8 && head.flags & RST == 0 {
             entry.set_phase(FlowPhase::Established);
+        }
+        if phase == FlowPhase::Asked as u8 {
+            entry.set_phase(FlowPhase::Answered);
         }
     }
     if head.flags & (FIN | RST) != 0 {

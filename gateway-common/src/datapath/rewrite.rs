@@ -54,7 +54,8 @@ impl<const V6: bool, const L3: usize> Head<V6, L3> {
         };
         self.write_ip(packet, end, addr, change.addresses)?;
         packet.put(Self::L4 + if end == End::Source { 0 } else { 2 }, port_be)?;
-        packet.transport_checksum(Self::L4 + 16, self.checksum, &change)
+        let at = if self.is_udp() { 6 } else { 16 };
+        packet.transport_checksum(Self::L4 + at, self.checksum, &change, self.is_udp())
     }
 
     #[inline(always)]

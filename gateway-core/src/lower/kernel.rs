@@ -55,7 +55,7 @@ pub const fn is_marker(key: &VipKey) -> bool {
     key.port_be == 0 && key.proto == 0
 }
 
-/// The tables for `ir`. Listeners without an address or an id, and those of UDP, have no entry; `indexes` gives (and keeps) the endpoint
+/// The tables for `ir`. Listeners without an address or an id have no entry; `indexes` gives (and keeps) the endpoint
 /// indexes. A kernel listener must have passed [`unfit`].
 pub fn lower(ir: &Ir, ids: &Ids, indexes: &mut KernelIndexes) -> KernelTables {
     let mut tables = KernelTables::default();
@@ -101,9 +101,6 @@ pub fn unfit(ir: &Ir, listener: &Listener) -> Option<String> {
     let Plane::Kernel(rules) = &listener.plane else {
         return None;
     };
-    if listener.bind.transport == Transport::Udp {
-        return Some("the kernel programs forward TCP only".into());
-    }
     let Some(vip) = listener.bind.addr else {
         return Some("it listens on every address of the host; the kernel plane needs an address of its own".into());
     };

@@ -140,7 +140,7 @@ fn start(
         configuration.whole().map_err(|why| Exit::new(Code::Config, why))?;
     }
     succession.yielded()?;
-    let kernel = Arc::new(start_kernel(args, &sender)?);
+    let kernel = Arc::new(start_kernel(args, tunables, &sender)?);
     let status = kernel.status();
     succession.suits(&status)?;
     let workers = Arc::new(start_workers(args, tunables, started)?);
@@ -249,13 +249,14 @@ impl Running {
     }
 }
 
-fn start_kernel(args: &RunArgs, sender: &SyncSender<Message>) -> Result<Kernel, Exit> {
+fn start_kernel(args: &RunArgs, tunables: &Tunables, sender: &SyncSender<Message>) -> Result<Kernel, Exit> {
     let idle = sender.clone();
     let options = KernelOptions {
         datapath: args.datapath,
         interfaces: args.interface.clone(),
         pin_dir: args.pin_dir.clone(),
         return_path_gateway: args.return_path.is_some(),
+        udp_idle: tunables.limits.udp_idle_timeout,
         on_idle: Box::new(move |endpoints| drop(idle.try_send(Message::EndpointsIdle(endpoints)))),
     };
     Kernel::start(options).map_err(|error| {

@@ -8,7 +8,7 @@ use super::load::Maps;
 use super::locate::Locator;
 use super::map::Map;
 use crate::warden::{Answer, Request, Warden};
-use gateway_common::abi::binding::CONFIG_WORKERS;
+use gateway_common::abi::binding::{CONFIG_UDP_IDLE, CONFIG_WORKERS};
 use gateway_common::abi::{
     Endpoint, EndpointState, FlowKey, RING_SLOTS, Ring, Slot, Sources, Vip, VipMode, addr_from_words, addr_words,
     binding_index,
@@ -165,6 +165,11 @@ impl Writer {
 
     pub fn write_clock(&self, ticks: u32) -> io::Result<()> {
         self.maps.clock.put(&0, &ticks)
+    }
+
+    /// The idle limit of UDP flows that go both ways, as programs judge by it.
+    pub fn write_udp_idle(&self, ticks: u32) -> io::Result<()> {
+        self.maps.config.put(&CONFIG_UDP_IDLE, &ticks)
     }
 
     /// Removes an entry of `FLOWS` that has ended.

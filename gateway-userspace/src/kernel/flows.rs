@@ -6,6 +6,7 @@ use super::apply::{Pending, Writer};
 use super::load::Maps;
 use gateway_common::abi::flow::TICKS_PER_SECOND;
 use gateway_common::abi::{AddrWords, Flow, FlowKey, addr_from_words};
+use gateway_common::datapath::header::PROTO_UDP;
 use gateway_common::datapath::{hash, ring_index};
 use gateway_common::sweep::{Fate, Look, flow_fate, pressed, reverse_fate};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,9 +38,10 @@ pub struct KernelFlow {
     pub client: SocketAddr,
     pub vip: SocketAddr,
     pub endpoint: SocketAddr,
+    pub udp: bool,
     /// Id of the VIP's listener.
     pub vip_id: u32,
-    /// Since its last packet from the endpoint.
+    /// Since its last packet from the endpoint; of UDP, its last packet.
     pub idle: Duration,
 }
 
@@ -49,6 +51,8 @@ pub struct Sweep {
     pub writer: Arc<Mutex<Writer>>,
     pub loads: Arc<Mutex<Vec<Arc<AtomicU32>>>>,
     pub on_idle: Box<dyn Fn(Idle) + Send>,
+    /// Idle limit of UDP flows that go both ways.
+    pub udp_idle_ticks: u32,
 }
 
 /// What wakes the sweep before its time.
@@ -98,6 +102,7 @@ impl Sweep {
                 let look = Look {
                     now: ticks,
                     pressed: pressed(entries),
+                    streaming: self.udp_idle_ticks,
                 };
                 match self.sweep(&pending, look) {
                     Ok(found) => entries = found,
@@ -295,6 +300,7 @@ pub fn list(maps: &Maps) -> io::Result<Vec<KernelFlow>> {
             client: SocketAddr::new(addr_from_words(key.src), u16::from_be(key.src_port_be())),
             vip: SocketAddr::new(addr_from_words(key.dst), u16::from_be(key.dst_port_be())),
             endpoint: SocketAddr::new(addr_from_words(flow.addr), u16::from_be(flow.port_be)),
+            udp: key.proto == u32::from(PROTO_UDP),
             vip_id: flow.vip,
             idle: Duration::from_millis(u64::from(ticks) * 1000 / u64::from(TICKS_PER_SECOND)),
         });

@@ -11,9 +11,11 @@ use crate::sys::caps::Capabilities;
 use crate::sys::interfaces::{self, Interface};
 use crate::sys::netlink::Netlink;
 use crate::warden::{Answer, Request, Warden};
+use gateway_common::abi::TICKS_PER_SECOND;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Interfaces that may carry a program at once.
 pub const INTERFACES_MAX: usize = 64;
@@ -35,6 +37,7 @@ impl Kernel {
             pin_dir,
             return_path_gateway,
             on_idle,
+            udp_idle,
         } = options;
         let asked: &[Ingress] = match datapath {
             Datapath::Auto => &[Ingress::Tcx, Ingress::None],
@@ -63,7 +66,7 @@ impl Kernel {
                         reasons,
                     };
                     let on_idle = on_idle.take().unwrap_or_else(|| Box::new(drop));
-                    let active = Active::begin(&warden, maps, attached, *ingress, on_idle)?;
+                    let active = Active::begin(&warden, maps, attached, *ingress, on_idle, udp_idle)?;
                     return Self::assemble(status, warden, Some(active), pin_dir, return_path_gateway);
                 }
                 Err(error) if datapath == Datapath::Auto => {
@@ -311,6 +314,9 @@ fn choose(named: &[String]) -> Result<Vec<Interface>, KernelError> {
     Ok(chosen)
 }
 
+/// An age of more is a stamp in the future.
+const UDP_IDLE_TICKS_MAX: u32 = (1 << 31) - 1;
+
 impl Active {
     fn begin(
         warden: &Arc<Mutex<Warden>>,
@@ -318,12 +324,18 @@ impl Active {
         attached: Attached,
         ingress: Ingress,
         on_idle: Box<dyn Fn(super::flows::Idle) + Send>,
+        udp_idle: Duration,
     ) -> Result<Self, KernelError> {
         let maps = Arc::new(maps);
         let netlink = Netlink::open().map_err(|error| KernelError::from_io("open a netlink socket", &error))?;
         let locator = Locator::new(netlink, ingress == Ingress::Xdp);
         let writer = Writer::new(maps.clone(), warden.clone(), locator)?;
         let adopted = attached.adopted.then(|| writer.tables().clone());
+        let ticks = udp_idle.as_millis() * u128::from(TICKS_PER_SECOND) / 1000;
+        let udp_idle_ticks = u32::try_from(ticks).unwrap_or(u32::MAX).clamp(1, UDP_IDLE_TICKS_MAX);
+        writer
+            .write_udp_idle(udp_idle_ticks)
+            .map_err(|error| KernelError::from_io("write CONFIG", &error))?;
         let writer = Arc::new(Mutex::new(writer));
         let loads = Arc::default();
         let sweep = Sweep {
@@ -331,6 +343,7 @@ impl Active {
             writer: writer.clone(),
             loads: Arc::clone(&loads),
             on_idle,
+            udp_idle_ticks,
         };
         Ok(Self {
             maps,

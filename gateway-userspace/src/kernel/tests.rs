@@ -9,6 +9,7 @@ fn options(datapath: Datapath) -> KernelOptions {
         pin_dir: "/sys/fs/bpf/slr-unit".into(),
         return_path_gateway: false,
         on_idle: Box::new(drop),
+        udp_idle: Duration::from_secs(300),
     }
 }
 

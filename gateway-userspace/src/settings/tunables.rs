@@ -317,6 +317,8 @@ tunables! {
     "timeouts.idle" idle_timeout: Time, 1, YEAR_MS, "a downstream connection without a stream";
     "timeouts.stall" stall_timeout: Time, 1, YEAR_MS, "a connection whose peer takes nothing of what is written to it";
     "timeouts.tunnelIdle" tunnel_idle_timeout: Time, 1, YEAR_MS, "an open tunnel (WebSocket, CONNECT) through which nothing goes";
+    "timeouts.udpIdle" udp_idle_timeout: Time, 100, YEAR_MS, "a UDP flow that goes both ways; one of a single question: a minute at most";
+    "limits.udpSessions" udp_sessions_max: Count("flows"), 1, MANY, "UDP flows that one worker relays";
     "timeouts.head" head_timeout: Time, 1, YEAR_MS, "from accept, or a head's first byte, to its end";
     "timeouts.fieldBlock" block_timeout: Time, 1, YEAR_MS, "from HEADERS to the last CONTINUATION of its field block";
     "timeouts.body" body_timeout: Time, 10, YEAR_MS, "a request's body that comes slower than limits.bodyBytesPerSecond, until the response begins; not of gRPC";

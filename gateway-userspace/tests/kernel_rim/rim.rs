@@ -41,6 +41,7 @@ pub fn options(pin_dir: &str, datapath: Datapath) -> (KernelOptions, Receiver<Ve
         interfaces,
         pin_dir: pin_dir.into(),
         return_path_gateway: false,
+        udp_idle: Duration::from_secs(300),
         on_idle: Box::new(move |idle| drop(sender.send(idle.unnamed))),
     };
     (options, idle)

@@ -201,18 +201,30 @@ fn a_listener_that_packets_cannot_serve_says_why() {
             moved(plain(), |bind| Bind { addr: None, ..bind }),
             "every address of the host",
         ),
-        (
-            moved(plain(), |bind| Bind {
-                transport: Transport::Udp,
-                ..bind
-            }),
-            "TCP only",
-        ),
     ];
     for (ir, expected) in rows {
         let why = unfit(&ir, ir.listeners.values().next().unwrap()).unwrap_or_default();
         assert!(why.contains(expected), "{why}");
     }
+}
+
+#[test]
+fn a_udp_listener_owns_its_port_beside_the_tcp_one() {
+    let mut ir = one_listener("192.0.2.1:53", &[("a:53", 1, &[("10.0.0.1:53", 1, false)])]);
+    let tcp = ir.listeners.values().next().unwrap().clone();
+    let bind = Bind {
+        transport: Transport::Udp,
+        ..tcp.bind
+    };
+    ir.listeners.insert(bind, Listener { bind, ..tcp });
+    assert!(ir.listeners.values().all(|listener| unfit(&ir, listener).is_none()));
+    let mut ids = Ids::default();
+    ids.assign(&ir);
+    let tables = lower(&ir, &ids, &mut KernelIndexes::default());
+    let of = |proto| tables.vips[&VipKey::new(bind.addr.unwrap(), 53, proto)];
+    assert_ne!(of(6).id, of(17).id);
+    assert_eq!(tables.rings.len(), 2);
+    assert_eq!(tables.endpoints.len(), 1);
 }
 
 #[test]
