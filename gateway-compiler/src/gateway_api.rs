@@ -25,6 +25,7 @@ mod grpc_route;
 mod hostname;
 mod http_route;
 mod listener;
+mod listener_set;
 mod load_balancer;
 mod matches;
 mod parameters;
@@ -68,13 +69,14 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
     let balancers = load_balancer::all(&work);
     let wanting = balancers.iter().map(|one| one.wanting(&work)).collect();
     let (mut gateways, placed) = gateway::gateways(&mut work, &classes, wanting);
+    listener_set::merge(&mut work, &mut gateways);
     conflict::settle(&mut gateways, &mut work.found);
     for route in route::all(&mut work) {
         statuses.extend(attach::attach(&mut work, &mut gateways, route));
     }
     let (ir, balancers) = assemble::assemble(&mut work, &gateways, std::iter::zip(balancers, placed));
     statuses.extend(balancers);
-    statuses.extend(gateways.iter().map(told::gateway));
+    statuses.extend(gateways.iter().flat_map(told::gateway));
     statuses.extend(backend_tls::statuses(&work.policies, &gateways, &work.reached));
     Compiled {
         ir,

@@ -48,6 +48,26 @@ fn compiled(sources: &[Source]) -> Compiled {
     compile(&parse(sources), &Settings::default())
 }
 
+/// The first line of a case may say how it is compiled: `# --address-pool 192.0.2.0/24 --cluster`.
+fn settings(line: &str) -> Settings {
+    let mut settings = Settings::default();
+    let mut words = line.strip_prefix("# --").map_or("", |_| &line[2..]).split(' ');
+    while let Some(word) = words.next().filter(|word| !word.is_empty()) {
+        match word {
+            "--address-pool" => settings
+                .address_pools
+                .push(words.next().expect("a pool").parse().expect("a block of addresses")),
+            "--cluster" => {
+                settings.any_address = false;
+                settings.loopback_endpoints = false;
+                settings.api_version = Some("v1.7.0".to_owned());
+            }
+            other => panic!("{other} says nothing about how a case is compiled"),
+        }
+    }
+    settings
+}
+
 fn bless(path: &Path, text: &str, differ: &mut Vec<String>) {
     let expected = std::fs::read_to_string(path).unwrap_or_default();
     if expected == text {
@@ -73,16 +93,7 @@ fn bless(path: &Path, text: &str, differ: &mut Vec<String>) {
 fn each_case_compiles_to_its_golden_text() {
     let mut differ = Vec::new();
     for (name, text) in cases() {
-        // The first line may give a pool: `# --address-pool 192.0.2.0/24`.
-        let pool = text
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("# --address-pool "));
-        let address_pools = pool.map(|pool| pool.parse().unwrap()).into_iter().collect();
-        let settings = Settings {
-            address_pools,
-            ..Settings::default()
-        };
+        let settings = settings(text.lines().next().unwrap_or_default());
         let mut objects = parse(&[Source::new(format!("{name}.in.yaml"), text.clone())]);
         // `# b.example.com resolves to 192.0.2.20 2001:db8::20` says what the rim would have found.
         for (host, addresses) in text

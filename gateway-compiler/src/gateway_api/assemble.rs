@@ -129,7 +129,7 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
 }
 
 fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<Arc<VirtualHost>> {
-    let hosts = served.listener.hosts.iter().map(|(hostname, rules)| {
+    let hosts = served.listener.hosts.iter().map(|((hostname, _), rules)| {
         report_shadowed(hostname, rules, &mut work.found);
         let rules = rules.iter().map(|(_, rule)| match served.certificate {
             Some(certificate) => {
@@ -233,7 +233,7 @@ fn report_late(served: &Served<'_, '_>, stream: &Stream, earlier: &StreamRule, f
         stream.name, earlier.name
     );
     let field = served.listener.field.as_str();
-    found.push(served.gateway.finding(
+    found.push(served.listener.by.finding(
         Severity::Warning,
         field,
         problem,

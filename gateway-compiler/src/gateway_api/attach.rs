@@ -11,6 +11,7 @@ use crate::objects::{Key, Kind, Objects, Subject};
 use crate::plane::Protocol;
 use crate::status::{Condition, ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
 use gateway_core::ir::HostPattern;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,13 +24,13 @@ pub(super) fn attach<'o>(work: &mut Work<'o>, gateways: &mut [Gateway<'o>], rout
     let count = super::route::bound(work, route.subject, "spec.parentRefs", route.parents.len(), PARENTS_MAX);
     for (index, parent) in route.parents.iter().enumerate().take(count) {
         let field = format!("spec.parentRefs[{index}]");
-        let Some((gateway, name)) = find(work, gateways, &route, parent, &field) else {
+        let Some((gateway, rank, name)) = find(work, gateways, &route, parent, &field) else {
             continue;
         };
         if parents.iter().any(|known| known.parent == name) {
             continue;
         }
-        let outcome = to_gateway(work.objects, gateway, &route, &name);
+        let outcome = to_gateway(work.objects, gateway, rank, &route, &name);
         if let Err(refusal) = &outcome {
             let at = format!("{field}{}", refusal.part);
             let finding = route
@@ -58,33 +59,45 @@ struct Refusal {
     remedy: &'static str,
 }
 
-/// The Gateway of ours that a parentRef names.
+/// The Gateway of ours that a parentRef names, itself (rank 0) or by its set of that rank.
 fn find<'g, 'o>(
     work: &mut Work<'o>,
     gateways: &'g mut [Gateway<'o>],
     route: &Route<'o>,
     parent: &ParentRef,
     field: &str,
-) -> Option<(&'g mut Gateway<'o>, ParentName)> {
-    let group = parent.group.as_deref().unwrap_or("gateway.networking.k8s.io");
-    let kind = parent.kind.as_deref().unwrap_or("Gateway");
-    if (group, kind) != ("gateway.networking.k8s.io", "Gateway") {
+) -> Option<(&'g mut Gateway<'o>, usize, ParentName)> {
+    let group = parent.group.as_deref().unwrap_or(Kind::Gateway.group());
+    let kind = parent.kind.as_deref().unwrap_or(Kind::Gateway.name());
+    let known = [Kind::Gateway, Kind::ListenerSet].into_iter();
+    let Some(kind) = known.into_iter().find(|it| (it.group(), it.name()) == (group, kind)) else {
         let problem = format!("a parent of kind {kind} is not served");
+        let remedy = "name a Gateway or a ListenerSet";
         let finding = route
             .subject
-            .finding(Severity::Warning, format!("{field}.kind"), problem, "name a Gateway");
+            .finding(Severity::Warning, format!("{field}.kind"), problem, remedy);
         work.found.push(finding);
         return None;
-    }
+    };
     let namespace = parent.namespace.as_deref().unwrap_or(&route.subject.id.namespace);
-    let ours = gateways
-        .iter_mut()
-        .find(|gateway| gateway.subject.id.namespace == namespace && gateway.subject.id.name == parent.name);
-    if ours.is_none() && !work.objects.gateways.contains_key(&Key::new(namespace, &parent.name)) {
-        let problem = format!(
-            "there is no Gateway {namespace}/{}: the route serves nothing there",
-            parent.name
-        );
+    let is_named = |subject: Subject<'_>| {
+        subject.id.kind == kind && subject.id.namespace == namespace && subject.id.name == parent.name
+    };
+    let ours = gateways.iter_mut().find_map(|gateway| {
+        let set = || gateway.sets.iter().position(|set| is_named(set.subject));
+        let rank = match is_named(gateway.subject) {
+            true => 0,
+            false => set()? + 1,
+        };
+        Some((gateway, rank))
+    });
+    let key = Key::new(namespace, &parent.name);
+    let exists = match kind {
+        Kind::ListenerSet => work.objects.listener_sets.contains_key(&key),
+        _ => work.objects.gateways.contains_key(&key),
+    };
+    if ours.is_none() && !exists {
+        let problem = format!("there is no {kind} {key}: the route serves nothing there");
         let remedy = "add it or correct the name";
         work.found.push(
             route
@@ -93,18 +106,19 @@ fn find<'g, 'o>(
         );
     }
     let name = ParentName {
-        kind: Kind::Gateway,
+        kind,
         namespace: namespace.to_owned(),
         name: parent.name.clone(),
         section: parent.section_name.clone().filter(|section| !section.is_empty()),
         port: parent.port,
     };
-    ours.map(|gateway| (gateway, name))
+    ours.map(|(gateway, rank)| (gateway, rank, name))
 }
 
 fn to_gateway<'o>(
     objects: &Objects,
     gateway: &mut Gateway<'o>,
+    rank: usize,
     route: &Route<'o>,
     name: &ParentName,
 ) -> Result<(), Refusal> {
@@ -117,16 +131,24 @@ fn to_gateway<'o>(
             remedy: "remove the route",
         });
     }
-    let subject = gateway.subject;
-    let mut named: Vec<&mut Listener<'o>> = gateway.listeners.iter_mut().filter(|l| is_named(l, name)).collect();
+    if let Some(problem) = rank.checked_sub(1).and_then(|set| gateway.sets[set].refused.as_ref()) {
+        return Err(Refusal {
+            reason: reason::NO_MATCHING_PARENT,
+            part: ".name",
+            problem: format!("the ListenerSet has no listeners: {}", problem.message),
+            remedy: "name the Gateway, or see its spec.allowedListeners",
+        });
+    }
+    let of_parent = gateway.listeners.iter_mut().filter(|it| it.rank == rank);
+    let mut named: Vec<&mut Listener<'o>> = of_parent.filter(|it| is_named(it, name)).collect();
     if named.is_empty() {
         let part = if name.section.is_some() {
             ".sectionName"
         } else {
             ".port"
         };
-        let problem = format!("Gateway {}/{} has no such listener", name.namespace, name.name);
-        let remedy = "name a listener and port of the Gateway";
+        let problem = format!("{} {}/{} has no such listener", name.kind, name.namespace, name.name);
+        let remedy = "name a listener and port that it has";
         return Err(Refusal {
             reason: reason::NO_MATCHING_PARENT,
             part,
@@ -134,7 +156,7 @@ fn to_gateway<'o>(
             remedy,
         });
     }
-    named.retain(|listener| takes(objects, subject, listener, route.subject));
+    named.retain(|listener| takes(objects, listener, route.subject));
     if named.is_empty() {
         let (kind, namespace) = (route.subject.id.kind, &route.subject.id.namespace);
         let problem = format!("no listener takes routes of kind {kind} from namespace {namespace}");
@@ -148,14 +170,17 @@ fn to_gateway<'o>(
     }
     let mut attached = false;
     for listener in named {
-        let hosts: Vec<HostPattern> = match listener.protocol {
-            Some(Protocol::Tcp | Protocol::Udp) => vec![HostPattern::Any],
+        let mut hosts: Vec<(HostPattern, &HostPattern)> = match listener.protocol {
+            Some(Protocol::Tcp | Protocol::Udp) => vec![(HostPattern::Any, &HostPattern::Any)],
             Some(Protocol::Http | Protocol::Https | Protocol::TlsPassthrough) | None => route
                 .hostnames
                 .iter()
-                .filter_map(|host| listener.hostname.intersect(host))
+                .filter_map(|own| Some((listener.hostname.intersect(own)?, own)))
                 .collect(),
         };
+        // Of the route's hostnames that meet the listener's in the same one the most specific decides.
+        hosts.sort_by_key(|(host, own)| (host.clone(), Reverse(own.specificity())));
+        hosts.dedup_by(|a, b| a.0 == b.0);
         if !hosts.is_empty() {
             attached = true;
             join(listener, route, hosts);
@@ -183,18 +208,18 @@ fn is_named(listener: &Listener<'_>, name: &ParentName) -> bool {
         && name.port.is_none_or(|port| port == listener.port)
 }
 
-fn takes(objects: &Objects, gateway: Subject<'_>, listener: &Listener<'_>, route: Subject<'_>) -> bool {
+fn takes(objects: &Objects, listener: &Listener<'_>, route: Subject<'_>) -> bool {
     listener.kinds.contains(&route.id.kind)
         && match listener.namespaces {
             Namespaces::All => true,
             Namespaces::None => false,
-            Namespaces::Same => gateway.id.namespace == route.id.namespace,
+            Namespaces::Same => listener.by.id.namespace == route.id.namespace,
             Namespaces::Selected(selector) => selects(objects, selector, &route.id.namespace),
         }
 }
 
 /// Whether a label selector picks a namespace. Every namespace has its name as a label, as in a cluster.
-fn selects(objects: &Objects, selector: &LabelSelector, namespace: &str) -> bool {
+pub(super) fn selects(objects: &Objects, selector: &LabelSelector, namespace: &str) -> bool {
     let none = BTreeMap::new();
     let object = objects.namespaces.get(&Key::new("", namespace));
     let labels = object.map_or(&none, |object| &object.meta.labels);
@@ -220,17 +245,20 @@ fn selects(objects: &Objects, selector: &LabelSelector, namespace: &str) -> bool
         })
 }
 
-/// Puts the route's rules behind a listener. The same route by two parentRefs joins once.
-fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<HostPattern>) {
+/// Puts the route's rules behind a listener, under what each of its hostnames has in common with the listener's. The
+/// same route by two parentRefs joins once.
+fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<(HostPattern, &HostPattern)>) {
     if !listener.attached.insert(route.subject.id.clone()) {
         return;
     }
+    listener.accepted += u32::from(!route.verdict.all_bad());
     listener.wishes.extend(&route.verdict.wishes);
-    for host in hosts {
+    for (host, own) in hosts {
         match &route.carries {
             Carries::Http(rules) => {
                 let rules = rules.iter().map(|rule| (route.subject, Arc::clone(rule)));
-                listener.hosts.entry(host).or_default().extend(rules);
+                let rank = Reverse(own.specificity());
+                listener.hosts.entry((host, rank)).or_default().extend(rules);
             }
             Carries::Stream(stream) => listener.streams.push((host, stream.clone())),
             Carries::Nothing => {}
@@ -241,7 +269,7 @@ fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<HostPatte
 /// What a route is told about one parent.
 fn conditions(verdict: &Verdict<'_>, refused: Option<(&'static str, String)>, generation: i64) -> Vec<Condition> {
     let wrong = verdict.refused.clone();
-    let all_bad = verdict.good_rules == 0 && wrong.is_some();
+    let all_bad = verdict.all_bad();
     let accepted = match (refused, &wrong) {
         (Some((reason, message)), _) => (false, reason, message),
         (None, Some((reason, message))) if all_bad => (false, *reason, message.clone()),

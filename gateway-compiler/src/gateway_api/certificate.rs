@@ -29,7 +29,7 @@ fn bad(reason: &'static str, problem: impl Into<String>, remedy: &'static str) -
 }
 
 /// Finds and reads what a listener's certificateRef names; it is then among `work.certificates`.
-pub(super) fn resolve(work: &mut Work<'_>, gateway: Subject<'_>, to: &ObjectRef) -> Result<CertificateName, BadRef> {
+pub(super) fn resolve(work: &mut Work<'_>, by: Subject<'_>, to: &ObjectRef) -> Result<CertificateName, BadRef> {
     let kind = match (
         to.group.as_deref().unwrap_or(""),
         to.kind.as_deref().unwrap_or("Secret"),
@@ -45,12 +45,12 @@ pub(super) fn resolve(work: &mut Work<'_>, gateway: Subject<'_>, to: &ObjectRef)
             ));
         }
     };
-    let namespace = to.namespace.as_deref().unwrap_or(&gateway.id.namespace);
-    let from = (Kind::Gateway, gateway.id.namespace.as_str());
+    let namespace = to.namespace.as_deref().unwrap_or(&by.id.namespace);
+    let from = (by.id.kind, by.id.namespace.as_str());
     if !reference_grant::allows(work.objects, from, (kind, namespace, &to.name)) {
         let problem = format!(
-            "no ReferenceGrant in namespace {namespace} lets this Gateway use {kind} {}",
-            to.name
+            "no ReferenceGrant in namespace {namespace} lets this {} use {kind} {}",
+            by.id.kind, to.name
         );
         return Err(bad(
             reason::REF_NOT_PERMITTED,

@@ -4,6 +4,7 @@ use super::address::{self, Placed, Wanting};
 use super::class::Classes;
 use super::condition::Problem;
 use super::listener::{self, Listener};
+use super::listener_set::ListenerSet;
 use super::parameters::{self, Parameters};
 use super::{Work, certificate, frontend_tls};
 use crate::diagnostic::Severity;
@@ -14,19 +15,23 @@ use gateway_core::ir::CertificateName;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-/// Most listeners of one Gateway (Gateway API).
-const LISTENERS_MAX: usize = 64;
+/// Most listeners of one Gateway or ListenerSet (Gateway API).
+pub(super) const LISTENERS_MAX: usize = 64;
 
 /// A Gateway of ours.
 pub(super) struct Gateway<'o> {
     pub subject: Subject<'o>,
+    pub body: &'o kinds::Gateway,
     /// Where it is reached; `None` is every address of the host. Empty: nowhere.
     pub addresses: Vec<Option<IpAddr>>,
     /// Why it cannot be accepted, whatever its listeners are.
     pub refused: Option<Problem>,
     /// Why it has not every address it asked for.
     pub unplaced: Option<Problem>,
+    /// Its own, then those of its sets, in order of precedence.
     pub listeners: Vec<Listener<'o>>,
+    /// Those that name it, oldest first.
+    pub sets: Vec<ListenerSet<'o>>,
     /// What endpoints that ask are shown; `Err`: why it cannot be had. `None`: nothing was asked for.
     pub certificate: Option<Result<CertificateName, Problem>>,
     /// Clients are let in whose certificates do not hold.
@@ -111,31 +116,7 @@ fn read<'o>(
     placed: Placed,
 ) -> Gateway<'o> {
     let subject = object.subject();
-    let spec = &object.body.spec;
-    if spec.listeners.len() > LISTENERS_MAX {
-        let problem = format!("more than {LISTENERS_MAX} listeners: the rest is left out");
-        work.found
-            .push(subject.finding(Severity::Error, "spec.listeners", problem, "split the Gateway"));
-    }
-    if spec.listeners.is_empty() {
-        let problem = "the Gateway has no listener: it serves nothing";
-        work.found
-            .push(subject.finding(Severity::Error, "spec.listeners", problem, "add a listener"));
-    }
-    let wish = plane::wish(subject, &mut work.found);
-    let mut listeners: Vec<Listener<'o>> = Vec::new();
-    for (index, spec) in spec.listeners.iter().enumerate().take(LISTENERS_MAX) {
-        if listeners.iter().any(|listener| listener.section == spec.name) {
-            let field = format!("spec.listeners[{index}].name");
-            let problem = format!("there is a listener {:?} already: this one is left out", spec.name);
-            work.found
-                .push(subject.finding(Severity::Error, field, problem, "give it another name"));
-            continue;
-        }
-        let mut listener = listener::read(work, subject, &object.body, index, spec);
-        listener.wishes.extend(wish);
-        listeners.push(listener);
-    }
+    let listeners = listeners(work, subject, &object.body, (subject, 0), &object.body.spec.listeners);
     // Without its parameters nobody knows where it should be; an address of another type takes nothing from the others.
     let addresses = if refused.is_some() {
         Vec::new()
@@ -144,13 +125,56 @@ fn read<'o>(
     };
     Gateway {
         subject,
+        body: &object.body,
         addresses,
         refused: refused.or(placed.unsupported),
         unplaced: placed.unplaced,
         listeners,
+        sets: Vec::new(),
         certificate: client_certificate(work, subject, &object.body),
         insecure: frontend_tls::is_insecure(&object.body),
     }
+}
+
+/// Reads the listeners that `by`, the Gateway itself (rank 0) or its set of that rank, has in `specs`.
+pub(super) fn listeners<'o>(
+    work: &mut Work<'o>,
+    gateway: Subject<'o>,
+    body: &'o kinds::Gateway,
+    (by, rank): (Subject<'o>, usize),
+    specs: &'o [kinds::Listener],
+) -> Vec<Listener<'o>> {
+    let kind = by.id.kind;
+    if specs.len() > LISTENERS_MAX {
+        let problem = format!("more than {LISTENERS_MAX} listeners: the rest is left out");
+        let remedy = format!("split the {kind}");
+        work.found
+            .push(by.finding(Severity::Error, "spec.listeners", problem, remedy));
+    }
+    if specs.is_empty() {
+        let problem = format!("the {kind} has no listener: it serves nothing");
+        work.found
+            .push(by.finding(Severity::Error, "spec.listeners", problem, "add a listener"));
+    }
+    let mut wishes: Vec<_> = plane::wish(by, &mut work.found).into_iter().collect();
+    if rank > 0 {
+        // Whatever is wrong with the Gateway's own annotation was said already.
+        wishes.extend(plane::wish(gateway, &mut Vec::new()));
+    }
+    let mut listeners: Vec<Listener<'o>> = Vec::new();
+    for (index, spec) in specs.iter().enumerate().take(LISTENERS_MAX) {
+        if listeners.iter().any(|listener| listener.section == spec.name) {
+            let field = format!("spec.listeners[{index}].name");
+            let problem = format!("there is a listener {:?} already: this one is left out", spec.name);
+            work.found
+                .push(by.finding(Severity::Error, field, problem, "give it another name"));
+            continue;
+        }
+        let mut listener = listener::read(work, gateway, body, (by, rank), (index, spec));
+        listener.wishes.extend(&wishes);
+        listeners.push(listener);
+    }
+    listeners
 }
 
 /// What this Gateway shows to endpoints that ask who it is.

@@ -10,6 +10,7 @@ use crate::objects::{Kind, ObjectId, Subject};
 use crate::plane::{Protocol, Wish};
 use crate::status::reason;
 use gateway_core::ir::{CertificateName, HostPattern, HttpRule, ListenerName, ListenerTls};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -27,6 +28,10 @@ pub(super) enum Namespaces<'o> {
 /// A listener and what was attached to it.
 pub(super) struct Listener<'o> {
     pub name: ListenerName,
+    /// Who wrote it: the Gateway, or one of its sets.
+    pub by: Subject<'o>,
+    /// 0: the Gateway's own; else the place of its set among the Gateway's, which is its precedence.
+    pub rank: usize,
     pub section: &'o str,
     /// `spec.listeners[0]`.
     pub field: String,
@@ -45,9 +50,13 @@ pub(super) struct Listener<'o> {
     pub conflict: Option<Problem>,
     /// ResolvedRefs does not hold.
     pub unresolved: Option<Problem>,
+    /// Routes that are served here.
     pub attached: BTreeSet<ObjectId>,
-    /// In order of age, with the routes they came from.
-    pub hosts: BTreeMap<HostPattern, Vec<(Subject<'o>, Arc<HttpRule>)>>,
+    /// How many of them are accepted.
+    pub accepted: u32,
+    /// By what the hostnames of listener and route have in common, and by how specific the route's own is. In order of
+    /// age, with the routes they came from.
+    pub hosts: BTreeMap<(HostPattern, Reverse<(u8, usize)>), Vec<(Subject<'o>, Arc<HttpRule>)>>,
     /// In order of age; more than one only for different hostnames.
     pub streams: Vec<(HostPattern, Stream)>,
     pub wishes: Vec<Wish<'o>>,
@@ -64,16 +73,23 @@ impl Listener<'_> {
     }
 }
 
-/// Reads the listener at `spec.listeners[index]`.
+/// Reads the listener at `spec.listeners[index]` of `by`, which is the Gateway (rank 0) or its set of that rank.
 pub(super) fn read<'o>(
     work: &mut Work<'o>,
     gateway: Subject<'o>,
     body: &'o kinds::Gateway,
-    index: usize,
-    spec: &'o kinds::Listener,
+    (by, rank): (Subject<'o>, usize),
+    (index, spec): (usize, &'o kinds::Listener),
 ) -> Listener<'o> {
+    let whose = match rank {
+        0 => String::new(),
+        _ => format!("/{}/{}", by.id.namespace, by.id.name),
+    };
+    let id = gateway.id;
     let mut listener = Listener {
-        name: ListenerName::new(format!("{}/{}/{}", gateway.id.namespace, gateway.id.name, spec.name)),
+        name: ListenerName::new(format!("{}/{}{whose}/{}", id.namespace, id.name, spec.name)),
+        by,
+        rank,
         section: &spec.name,
         field: format!("spec.listeners[{index}]"),
         port: spec.port,
@@ -87,6 +103,7 @@ pub(super) fn read<'o>(
         conflict: None,
         unresolved: None,
         attached: BTreeSet::new(),
+        accepted: 0,
         hosts: BTreeMap::new(),
         streams: Vec::new(),
         wishes: Vec::new(),
@@ -119,9 +136,10 @@ struct Reading<'o, 'w> {
 impl Reading<'_, '_> {
     fn report(&mut self, part: &str, problem: &str, remedy: &str) {
         let field = format!("{}{part}", self.listener.field);
+        let by = self.listener.by;
         self.work
             .found
-            .push(self.gateway.finding(Severity::Error, field, problem, remedy));
+            .push(by.finding(Severity::Error, field, problem, remedy));
     }
 
     fn refuse(&mut self, reason: &'static str, part: &str, message: String, remedy: &str) {
@@ -270,7 +288,7 @@ impl Reading<'_, '_> {
             );
         }
         for (index, to) in refs.iter().enumerate().take(CERTIFICATES_MAX) {
-            match certificate::resolve(self.work, self.gateway, to) {
+            match certificate::resolve(self.work, self.listener.by, to) {
                 Ok(name) if !self.listener.certificates.contains(&name) => self.listener.certificates.push(name),
                 Ok(_) => {}
                 Err(bad) => {
@@ -300,12 +318,14 @@ impl Reading<'_, '_> {
                 },
                 match finding.field.starts_with('.') {
                     true => format!("{}{}", self.listener.field, finding.field),
-                    false => finding.field,
+                    false => finding.field.clone(),
                 },
             );
-            let at = self
-                .gateway
-                .finding(severity, field, finding.problem.as_str(), finding.remedy);
+            let by = match finding.field.starts_with('.') {
+                true => self.listener.by,
+                false => self.gateway,
+            };
+            let at = by.finding(severity, field, finding.problem.as_str(), finding.remedy);
             self.work.found.push(at);
             let problem = Problem {
                 reason: finding.reason,

@@ -55,6 +55,11 @@ pub(super) struct Verdict<'o> {
 }
 
 impl Verdict<'_> {
+    /// No rule does what it says: the route is not accepted.
+    pub fn all_bad(&self) -> bool {
+        self.good_rules == 0 && self.refused.is_some()
+    }
+
     pub fn bad_rule(&mut self, reason: &'static str, message: impl Into<String>) {
         self.bad_rules += 1;
         self.refused.get_or_insert((reason, message.into()));

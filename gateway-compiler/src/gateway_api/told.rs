@@ -1,25 +1,32 @@
-//! What Gateways are told, once every route is attached.
+//! What Gateways and their ListenerSets are told, once every route is attached.
 
 use super::condition::{Told, condition, holds_without};
 use super::gateway::Gateway;
 use super::listener::Listener;
+use super::listener_set::ListenerSet;
 use crate::plane;
 use crate::status::{ConditionKind, ListenerStatus, ObjectStatus, Status, reason};
 
-/// What a Gateway is told.
-pub(super) fn gateway(gateway: &Gateway<'_>) -> ObjectStatus {
-    let listeners: Vec<ListenerStatus> = gateway.listeners.iter().map(|it| listener(gateway, it)).collect();
-    let serving = gateway.listeners.iter().any(|it| it.serves().is_some());
+/// What a Gateway and its sets are told.
+pub(super) fn gateway(gateway: &Gateway<'_>) -> Vec<ObjectStatus> {
     let accepted = match &gateway.refused {
         Some(problem) => (false, problem.reason, problem.message.clone()),
-        None => accepted(gateway.listeners.iter()),
+        None => accepted(gateway, 0),
     };
+    let serving = gateway.listeners.iter().any(|it| it.serves().is_some());
     let programmed = match (&gateway.refused, &gateway.unplaced) {
         (Some(problem), _) => (false, reason::INVALID, problem.message.clone()),
         (None, Some(problem)) => (false, problem.reason, problem.message.clone()),
         (None, None) if !serving => (false, reason::INVALID, "no listener can be served".to_owned()),
         (None, None) => (true, reason::PROGRAMMED, String::new()),
     };
+    let mut statuses = Vec::new();
+    let mut attached = 0;
+    for (index, one) in gateway.sets.iter().enumerate() {
+        let (status, accepted) = set(gateway, one, index + 1, programmed.0);
+        attached += u32::from(accepted);
+        statuses.push(status);
+    }
     let generation = gateway.subject.meta.generation;
     let mut conditions = vec![
         condition(ConditionKind::Accepted, accepted, generation),
@@ -35,22 +42,66 @@ pub(super) fn gateway(gateway: &Gateway<'_>) -> ObjectStatus {
         ));
     }
     let addresses = gateway.addresses.iter().copied().flatten().collect();
-    ObjectStatus {
+    statuses.push(ObjectStatus {
         object: gateway.subject.id.clone(),
         status: Status::Gateway {
             conditions,
             addresses,
-            listeners,
-            attached_listener_sets: 0,
+            listeners: listeners(gateway, 0),
+            attached_listener_sets: attached,
         },
-    }
+    });
+    statuses
 }
 
-/// Whether what has these listeners is accepted: one that serves suffices, and those that do not are named.
-fn accepted<'l>(listeners: impl Iterator<Item = &'l Listener<'l>>) -> Told {
+/// What one set is told, and whether it is accepted.
+fn set(gateway: &Gateway<'_>, set: &ListenerSet<'_>, rank: usize, programmed: bool) -> (ObjectStatus, bool) {
+    let accepted = match (&set.refused, &gateway.refused) {
+        (Some(problem), _) => (false, problem.reason, problem.message.clone()),
+        (None, Some(_)) => {
+            let told = format!("{} is not accepted", gateway.subject.id);
+            (false, reason::PARENT_NOT_ACCEPTED, told)
+        }
+        (None, None) => accepted(gateway, rank),
+    };
+    let programmed = match accepted.0 {
+        false => accepted.clone(),
+        true if !programmed => {
+            let told = format!("{} is not programmed", gateway.subject.id);
+            (false, reason::PARENT_NOT_PROGRAMMED, told)
+        }
+        true => (true, reason::PROGRAMMED, String::new()),
+    };
+    let generation = set.subject.meta.generation;
+    let (is_accepted, conditions) = (
+        accepted.0,
+        vec![
+            condition(ConditionKind::Accepted, accepted, generation),
+            condition(ConditionKind::Programmed, programmed, generation),
+        ],
+    );
+    let listeners = listeners(gateway, rank);
+    let status = ObjectStatus {
+        object: set.subject.id.clone(),
+        status: Status::ListenerSet { conditions, listeners },
+    };
+    (status, is_accepted)
+}
+
+fn listeners(gateway: &Gateway<'_>, rank: usize) -> Vec<ListenerStatus> {
+    let of_rank = gateway.listeners.iter().filter(|it| it.rank == rank);
+    of_rank.map(|it| listener(gateway, it)).collect()
+}
+
+/// Whether a Gateway (rank 0) or its set of that rank is accepted: one listener that serves suffices, and those of its
+/// own that do not are named. A Gateway may live by the listeners of its sets.
+fn accepted(gateway: &Gateway<'_>, rank: usize) -> Told {
     let (mut serving, mut bad) = (0, Vec::new());
-    for listener in listeners {
+    for listener in gateway.listeners.iter().filter(|it| rank == 0 || it.rank == rank) {
         serving += usize::from(listener.serves().is_some());
+        if listener.rank != rank {
+            continue;
+        }
         if listener.serves().is_none() || listener.unresolved.is_some() {
             bad.push(listener.section);
         }
@@ -76,7 +127,11 @@ fn resolved(gateway: &Gateway<'_>) -> Told {
     if let Some(Err(problem)) = &gateway.certificate {
         return (false, problem.reason, problem.message.clone());
     }
-    match gateway.listeners.iter().find(|it| it.unresolved.is_some()) {
+    match gateway
+        .listeners
+        .iter()
+        .find(|it| it.rank == 0 && it.unresolved.is_some())
+    {
         Some(listener) => {
             let told = format!("a reference of listener {} does not resolve", listener.section);
             (false, reason::LISTENERS_NOT_RESOLVED, told)
@@ -87,7 +142,7 @@ fn resolved(gateway: &Gateway<'_>) -> Told {
 
 /// What one of its listeners is told.
 fn listener(gateway: &Gateway<'_>, listener: &Listener<'_>) -> ListenerStatus {
-    let generation = gateway.subject.meta.generation;
+    let generation = listener.by.meta.generation;
     let bad = listener.refused.as_ref().or(listener.conflict.as_ref());
     let accepted = holds_without(bad, reason::ACCEPTED);
     let unserved = |message: &str| (false, reason::INVALID, message.to_owned());
@@ -119,7 +174,7 @@ fn listener(gateway: &Gateway<'_>, listener: &Listener<'_>) -> ListenerStatus {
     ListenerStatus {
         name: listener.section.to_owned(),
         supported_kinds: listener.kinds.iter().map(|kind| kind.name()).collect(),
-        attached_routes: u32::try_from(listener.attached.len()).unwrap_or(u32::MAX),
+        attached_routes: listener.accepted,
         conditions,
     }
 }
@@ -128,7 +183,7 @@ fn listener(gateway: &Gateway<'_>, listener: &Listener<'_>) -> ListenerStatus {
 fn overlapping<'g>(gateway: &'g Gateway<'_>, listener: &Listener<'_>) -> Option<&'g str> {
     let https = |listener: &Listener<'_>| listener.serves() == Some(plane::Protocol::Https);
     let other = gateway.listeners.iter().find(|other| {
-        other.section != listener.section
+        other.name != listener.name
             && other.port == listener.port
             && https(other)
             && other.hostname.intersect(&listener.hostname).is_some()
