@@ -7,6 +7,7 @@
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::Subject;
 use gateway_core::ir::{Destination, StreamRule, Transport};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -38,6 +39,7 @@ pub(crate) enum Protocol {
     Http,
     Https,
     TlsPassthrough,
+    TlsTerminate,
     Tcp,
     Udp,
 }
@@ -46,7 +48,9 @@ impl Protocol {
     /// What carries it: ports of different transports have nothing to do with each other.
     pub const fn transport(self) -> Transport {
         match self {
-            Protocol::Http | Protocol::Https | Protocol::TlsPassthrough | Protocol::Tcp => Transport::Tcp,
+            Protocol::Http | Protocol::Https | Protocol::TlsPassthrough | Protocol::TlsTerminate | Protocol::Tcp => {
+                Transport::Tcp
+            }
             Protocol::Udp => Transport::Udp,
         }
     }
@@ -93,6 +97,10 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
             PlaneName::Splice,
             "TLS is passed through by the name in its ClientHello".to_owned(),
         ),
+        Protocol::TlsTerminate => (
+            PlaneName::Splice,
+            "TLS is terminated, then its bytes are relayed".to_owned(),
+        ),
         Protocol::Tcp => match wishes.iter().max_by_key(|wish| wish.plane) {
             Some(wish) => (wish.plane, format!("{} asks", wish.by.id)),
             None => (PlaneName::Kernel, "TCP is forwarded by packets".to_owned()),
@@ -112,7 +120,7 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
                 "the annotation asks for {}, but {why}: {plane} is stricter and wins",
                 wish.plane
             ),
-            Protocol::Http | Protocol::Https | Protocol::TlsPassthrough => {
+            Protocol::Http | Protocol::Https | Protocol::TlsPassthrough | Protocol::TlsTerminate => {
                 format!("the annotation asks for {}, but {why}: {plane} it is", wish.plane)
             }
         };
@@ -125,6 +133,20 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
     Choice {
         plane,
         why: if asked { format!("{why} for it") } else { why },
+    }
+}
+
+/// What listeners of several protocols on one port have in common, when there are several: the name in the ClientHello
+/// says whose a connection is.
+pub(crate) fn shared(protocols: &BTreeSet<Protocol>) -> Option<&'static str> {
+    let https = protocols.contains(&Protocol::Https);
+    match (protocols.len() > 1, https) {
+        (false, _) => None,
+        (true, true) => Some(
+            "TLS is terminated, then HTTP requests are routed; by the name in its ClientHello a connection of a TLS \
+             listener is relayed instead",
+        ),
+        (true, false) => Some("TLS is passed through, or terminated and relayed, by the name in its ClientHello"),
     }
 }
 

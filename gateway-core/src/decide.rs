@@ -14,7 +14,7 @@ use crate::filter::cors::{AnswerFields, Preflight};
 use crate::ids::{EndpointId, ListenerId, RuleId};
 use crate::ir::{Filter, Recognise, Timeouts, UpstreamProtocol};
 use crate::snapshot::{
-    DestinationPlan, DestinationTo, HttpPlan, ListenerPlan, RulePlan, ServicePlan, Snapshot, StreamPlan, StreamRulePlan,
+    DestinationPlan, DestinationTo, HttpPlan, ListenerPlan, RulePlan, ServicePlan, Snapshot, StreamRulePlan,
 };
 use crate::time::Moment;
 use std::time::Duration;
@@ -185,12 +185,7 @@ impl Decide<'_> {
         server_name: Option<&str>,
         now: Moment,
     ) -> Result<(RuleId, EndpointId), Refusal> {
-        let plan = self
-            .snapshot
-            .listener(listener)
-            .and_then(ListenerPlan::stream)
-            .ok_or(Refusal::NoListener)?;
-        let rule = stream_rule(plan, server_name)?;
+        let rule = stream_rule(self.snapshot, listener, server_name)?;
         let index = self
             .balancers
             .destination(rule.id, &rule.destinations)
@@ -221,13 +216,25 @@ fn service_of<'s>(snapshot: &'s Snapshot, forward: &Forward) -> Option<&'s Servi
     }
 }
 
-/// The rule of a connection: of those that match the server name the most specific one.
-fn stream_rule<'s>(plan: &'s StreamPlan, server_name: Option<&str>) -> Result<&'s StreamRulePlan, Refusal> {
+/// The rule of a connection to a stream listener: of those that match the server name the most specific one.
+/// `server_name`: as for [`Decide::connection`].
+pub fn stream_rule<'s>(
+    snapshot: &'s Snapshot,
+    listener: ListenerId,
+    server_name: Option<&str>,
+) -> Result<&'s StreamRulePlan, Refusal> {
+    let plan = snapshot
+        .listener(listener)
+        .and_then(ListenerPlan::stream)
+        .ok_or(Refusal::NoListener)?;
     match plan.recognise {
         // A listener without a route is configuration too, and it is not the client's fault.
         Recognise::Nothing => plan.rules.first().ok_or(Refusal::Broken),
         // Without a name only a rule for any name is meant.
-        Recognise::Sni => plan.rule(server_name.unwrap_or_default()).ok_or(Refusal::NoServerName),
+        Recognise::Sni => plan
+            .rule(server_name.unwrap_or_default())
+            .filter(|rule| !rule.destinations.is_empty())
+            .ok_or(Refusal::NoServerName),
     }
 }
 

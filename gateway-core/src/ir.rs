@@ -114,6 +114,14 @@ impl Plane {
             Plane::Http(_) => "http",
         }
     }
+
+    /// Rules by which connections are forwarded or relayed; of an HTTPS port those of its TLS listeners.
+    pub fn stream_rules(&self) -> &[StreamRule] {
+        match self {
+            Plane::Kernel(rules) | Plane::Splice(rules) => &rules.rules,
+            Plane::Http(rules) => &rules.streams,
+        }
+    }
 }
 
 /// A key pair for TLS. The key never shows in `Debug`.

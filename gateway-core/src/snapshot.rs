@@ -78,10 +78,11 @@ impl ListenerPlan {
         }
     }
 
-    /// Where its connections go, if it is a stream listener.
+    /// Where connections go whose bytes are relayed: all of a stream listener's, and of an HTTPS port those for names of
+    /// its TLS listeners.
     pub fn stream(&self) -> Option<&StreamPlan> {
         match &self.serve {
-            Serve::Http(_) => None,
+            Serve::Http(http) => http.streams.as_deref(),
             Serve::Splice(stream) | Serve::KernelRelay(stream) => Some(stream),
         }
     }
@@ -105,6 +106,8 @@ pub struct HttpPlan {
     pub scopes: Vec<ScopePlan>,
     /// The first scope of each hostname.
     by_host: HostIndex<Option<usize>>,
+    /// Rules of TLS listeners on the same port.
+    streams: Option<Box<StreamPlan>>,
 }
 
 impl HttpPlan {
@@ -114,7 +117,35 @@ impl HttpPlan {
         for (index, scope) in scopes.iter().enumerate() {
             by_host.entry(&scope.hostname).get_or_insert(index);
         }
-        Self { tls, scopes, by_host }
+        Self {
+            tls,
+            scopes,
+            by_host,
+            streams: None,
+        }
+    }
+
+    /// The same port with TLS listeners on it, which have these rules.
+    pub fn beside(mut self, streams: StreamPlan) -> Self {
+        self.streams = Some(Box::new(streams));
+        self
+    }
+
+    /// Whether a connection may belong to a TLS listener.
+    pub fn has_streams(&self) -> bool {
+        self.streams.is_some()
+    }
+
+    /// Whether a server name (lower case; empty if the client gave none) belongs to a TLS listener of the port: whether
+    /// the hostname that matches it is more specific than any scope's.
+    pub fn is_relayed(&self, server_name: &str) -> bool {
+        let Some(rule) = self.streams.as_ref().and_then(|streams| streams.rule(server_name)) else {
+            return false;
+        };
+        let scope = self
+            .scope_of(server_name)
+            .map(|index| self.scopes[index].hostname.specificity());
+        scope.is_none_or(|scope| rule.hostname.specificity() > scope)
     }
 
     /// The scope that owns a host (lower case, without port): of those whose hostname matches the most specific.
@@ -134,10 +165,8 @@ impl HttpPlan {
     /// Whether a request for `host` came on a connection that was made for another scope (GEP-3567). A host that
     /// belongs to no scope is not misdirected: nobody serves it.
     pub fn misdirects(&self, server_name: &str, host: &str) -> bool {
-        self.tls
-            && self
-                .scope_of(host)
-                .is_some_and(|scope| self.scope_of_connection(server_name) != Some(scope))
+        let elsewhere = |scope| self.scope_of_connection(server_name) != Some(scope);
+        self.tls && (self.scope_of(host).is_some_and(elsewhere) || self.is_relayed(host))
     }
 }
 
@@ -177,6 +206,7 @@ pub struct StreamRulePlan {
     pub hostname: HostPattern,
     /// TLS ends here; `None`: bytes are passed on as they come.
     pub terminate: Option<Termination>,
+    /// Empty: no route takes these names at the listener to which they belong.
     pub destinations: Vec<DestinationPlan>,
 }
 

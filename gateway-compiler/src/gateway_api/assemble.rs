@@ -1,10 +1,12 @@
 //! Listeners with their routes to the IR: what stands on one address and port becomes one listener with one plane.
 
+mod streams;
+
 use super::address::Placed;
 use super::gateway::Gateway;
 use super::listener::Listener;
 use super::load_balancer::Balancer;
-use super::route::Stream;
+use super::route::StreamShare;
 use super::{Work, client_certificate, endpoints, matches};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::Subject;
@@ -12,8 +14,8 @@ use crate::plane::{self, Choice, PlaneName, Protocol};
 use crate::status::ObjectStatus;
 use gateway_core::ir::{
     Bind, CertificateName, Destination, FieldMatch, HostPattern, HttpDestination, HttpMatch, HttpRule, HttpRules,
-    HttpScope, Ir, ListenerName, PathMatch, Plane, Recognise, RouteKind, ServiceName, StreamRule, StreamRules,
-    Timeouts, UpstreamProtocol, VirtualHost, Weighted,
+    HttpScope, Ir, PathMatch, Plane, Recognise, RouteKind, ServiceName, StreamRules, Timeouts, UpstreamProtocol,
+    VirtualHost, Weighted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -67,25 +69,32 @@ pub(super) fn assemble<'o>(
 }
 
 fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_core::ir::Listener {
-    let protocol = served.first().map_or(Protocol::Tcp, |s| s.protocol);
+    let protocols: BTreeSet<Protocol> = served.iter().map(|s| s.protocol).collect();
+    let protocol = protocols.first().copied().unwrap_or(Protocol::Tcp);
     let mut wishes: Vec<_> = served.iter().flat_map(|s| s.listener.wishes.iter().copied()).collect();
     wishes.sort_by(|a, b| a.by.id.cmp(b.by.id));
     wishes.dedup_by(|a, b| a.by.id == b.by.id);
     let Choice { plane, mut why } = plane::choose(protocol, &wishes, &mut work.found);
     let plane = match (protocol, plane) {
         (Protocol::Http | Protocol::Https, _) => Plane::Http(http(work, protocol, served)),
-        (Protocol::TlsPassthrough, _) => Plane::Splice(sni(served, &mut work.found)),
-        (Protocol::Tcp, PlaneName::Http) => Plane::Http(requests_of_a_stream(served, &mut work.found)),
+        (Protocol::TlsPassthrough | Protocol::TlsTerminate, _) => Plane::Splice(StreamRules {
+            recognise: Recognise::Sni,
+            rules: streams::by_name(work, served),
+        }),
+        (Protocol::Tcp, PlaneName::Http) => Plane::Http(requests_of_a_stream(work, served)),
         (Protocol::Tcp, PlaneName::Splice) | (Protocol::Udp, PlaneName::Splice | PlaneName::Http) => {
-            Plane::Splice(stream(served, &mut work.found))
+            Plane::Splice(streams::all(work, served))
         }
         (Protocol::Tcp | Protocol::Udp, PlaneName::Kernel) => {
-            let rules = stream(served, &mut work.found);
+            let rules = streams::all(work, served);
             let (plane, obstacle) = by_packets(work, bind, rules);
             why = obstacle.unwrap_or(why);
             plane
         }
     };
+    if let Some(shared) = plane::shared(&protocols) {
+        why = shared.to_owned();
+    }
     let names = served.iter().map(|s| s.listener.name.clone()).collect();
     gateway_core::ir::Listener {
         bind,
@@ -107,6 +116,7 @@ pub(super) fn by_packets(work: &Work<'_>, bind: Bind, rules: StreamRules) -> (Pl
 fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> HttpRules {
     let mut scopes: Vec<HttpScope> = served
         .iter()
+        .filter(|s| s.protocol == protocol)
         .map(|s| HttpScope {
             listener: s.listener.name.clone(),
             hostname: s.listener.hostname.clone(),
@@ -124,7 +134,7 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
     HttpRules {
         tls: protocol == Protocol::Https,
         scopes,
-        streams: Vec::new(),
+        streams: streams::by_name(work, served),
     }
 }
 
@@ -184,83 +194,10 @@ fn conditions(of: &HttpMatch) -> (&PathMatch, &Option<String>, Vec<&FieldMatch>,
     (&of.path, &of.method, sorted(&of.headers), sorted(&of.query))
 }
 
-/// TLS passthrough: one rule a hostname, the oldest route first.
-fn sni(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> StreamRules {
-    let mut rules: Vec<StreamRule> = Vec::new();
-    for s in served {
-        for (hostname, stream) in &s.listener.streams {
-            match rules
-                .iter()
-                .find(|rule| rule.hostname == *hostname && rule.listener == s.listener.name)
-            {
-                None => rules.push(rule(&s.listener.name, hostname, stream)),
-                Some(earlier) => report_late(s, stream, earlier, found),
-            }
-        }
-    }
-    rules.sort_by(|a, b| {
-        b.hostname
-            .specificity()
-            .cmp(&a.hostname.specificity())
-            .then(a.name.cmp(&b.name))
-    });
-    StreamRules {
-        recognise: Recognise::Sni,
-        rules,
-    }
-}
-
-/// Nothing is recognised: the oldest route takes every connection.
-fn stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> StreamRules {
-    let mut rules: Vec<StreamRule> = Vec::new();
-    for s in served {
-        for (hostname, stream) in &s.listener.streams {
-            match rules.first() {
-                None => rules.push(rule(&s.listener.name, hostname, stream)),
-                Some(earlier) => report_late(s, stream, earlier, found),
-            }
-        }
-    }
-    StreamRules {
-        recognise: Recognise::Nothing,
-        rules,
-    }
-}
-
-fn report_late(served: &Served<'_, '_>, stream: &Stream, earlier: &StreamRule, found: &mut Vec<Diagnostic>) {
-    let problem = format!(
-        "{} gets no connection: {} comes first and takes the same ones",
-        stream.name, earlier.name
-    );
-    let field = served.listener.field.as_str();
-    found.push(served.listener.by.finding(
-        Severity::Warning,
-        field,
-        problem,
-        "attach one route, with weighted backends",
-    ));
-}
-
-fn rule(listener: &ListenerName, hostname: &HostPattern, stream: &Stream) -> StreamRule {
-    StreamRule {
-        listener: listener.clone(),
-        name: stream.name.clone(),
-        hostname: hostname.clone(),
-        destinations: stream.shares.iter().map(|(share, _)| share.clone()).collect(),
-        terminate: None,
-    }
-}
-
 /// A TCPRoute whose listener is served request by request: one rule takes them all.
-fn requests_of_a_stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) -> HttpRules {
-    let kept = stream(served, found).rules.into_iter().next();
-    let shares = |name: &gateway_core::ir::RuleName| {
-        served
-            .iter()
-            .flat_map(|s| &s.listener.streams)
-            .find(|(_, stream)| stream.name == *name)
-    };
-    let rule = kept.and_then(|rule| shares(&rule.name)).map(|(_, stream)| HttpRule {
+fn requests_of_a_stream(work: &mut Work<'_>, served: &[Served<'_, '_>]) -> HttpRules {
+    let first = streams::first(work, served);
+    let rule = first.map(|(_, stream)| HttpRule {
         name: stream.name.clone(),
         kind: RouteKind::Http,
         matches: vec![matches::everything()],
@@ -285,10 +222,8 @@ fn requests_of_a_stream(served: &[Served<'_, '_>], found: &mut Vec<Diagnostic>) 
     }
 }
 
-fn http_destination(
-    (share, protocol): &(Weighted<Destination>, Option<UpstreamProtocol>),
-) -> Weighted<HttpDestination> {
-    let protocol = protocol.unwrap_or(UpstreamProtocol::Http1);
+fn http_destination(share: &StreamShare) -> Weighted<HttpDestination> {
+    let protocol = share.protocol.unwrap_or(UpstreamProtocol::Http1);
     Weighted {
         weight: share.weight,
         to: HttpDestination {
@@ -299,7 +234,7 @@ fn http_destination(
     }
 }
 
-/// Packets cannot change their family: each endpoint needs an address of the VIP's.
+/// Packets cannot change their family or what they carry: each endpoint needs an address of the VIP's, and no TLS of ours.
 fn unreachable(work: &Work<'_>, addr: Option<IpAddr>, rules: &StreamRules) -> Option<String> {
     let ipv4 = addr?.is_ipv4();
     let shares = rules
@@ -311,6 +246,9 @@ fn unreachable(work: &Work<'_>, addr: Option<IpAddr>, rules: &StreamRules) -> Op
         let Destination::Service(name) = &share.to else {
             continue;
         };
+        if work.services.get(name).is_some_and(|service| service.tls.is_some()) {
+            return Some(format!("the endpoints of {name} are spoken to over TLS"));
+        }
         let (Some(all), Some(family)) = (
             work.services.get(name),
             work.services.get(&endpoints::of_family(name, ipv4)),
@@ -351,21 +289,17 @@ fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
             services.insert(service.clone());
         }
     };
-    let note_stream = |rule: &StreamRule, note: &mut dyn FnMut(&ServiceName)| {
-        for share in &rule.destinations {
+    for listener in ir.listeners.values() {
+        let shares = listener.plane.stream_rules().iter().flat_map(|rule| &rule.destinations);
+        for share in shares {
             match &share.to {
                 Destination::Service(name) => note(name),
                 Destination::Fail { .. } => {}
             }
         }
-    };
-    for listener in ir.listeners.values() {
         match &listener.plane {
-            Plane::Kernel(rules) | Plane::Splice(rules) => {
-                rules.rules.iter().for_each(|rule| note_stream(rule, &mut note));
-            }
+            Plane::Kernel(_) | Plane::Splice(_) => {}
             Plane::Http(rules) => {
-                rules.streams.iter().for_each(|rule| note_stream(rule, &mut note));
                 let hosts = rules.scopes.iter().flat_map(|scope| &scope.hosts);
                 let rules = hosts.flat_map(|host| &host.rules);
                 rules.flat_map(|rule| rule.services()).for_each(&mut note);
@@ -374,13 +308,15 @@ fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
     }
     ir.services = std::mem::take(&mut work.services);
     ir.services.retain(|name, _| services.contains(name));
-    let named = |plane: &Plane| match plane {
-        Plane::Http(rules) => rules
-            .scopes
-            .iter()
-            .flat_map(|s| s.certificates.clone())
-            .collect::<Vec<_>>(),
-        Plane::Kernel(_) | Plane::Splice(_) => Vec::new(),
+    let named = |plane: &Plane| -> Vec<CertificateName> {
+        let scopes = match plane {
+            Plane::Http(rules) => &rules.scopes[..],
+            Plane::Kernel(_) | Plane::Splice(_) => &[],
+        };
+        let ended = plane.stream_rules().iter().filter_map(|rule| rule.terminate.as_ref());
+        let of_scopes = scopes.iter().flat_map(|scope| &scope.certificates);
+        let all = of_scopes.chain(ended.flat_map(|end| &end.certificates));
+        all.cloned().collect()
     };
     let shown = ir
         .services

@@ -3,7 +3,7 @@
 use super::Work;
 use super::condition::condition;
 use super::gateway::Gateway;
-use super::listener::{Listener, Namespaces};
+use super::listener::{Attached, Listener, Namespaces};
 use super::route::{Carries, Route, Verdict};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{LabelSelector, ParentRef};
@@ -172,7 +172,7 @@ fn to_gateway<'o>(
     for listener in named {
         let mut hosts: Vec<(HostPattern, &HostPattern)> = match listener.protocol {
             Some(Protocol::Tcp | Protocol::Udp) => vec![(HostPattern::Any, &HostPattern::Any)],
-            Some(Protocol::Http | Protocol::Https | Protocol::TlsPassthrough) | None => route
+            Some(Protocol::Http | Protocol::Https | Protocol::TlsPassthrough | Protocol::TlsTerminate) | None => route
                 .hostnames
                 .iter()
                 .filter_map(|own| Some((listener.hostname.intersect(own)?, own)))
@@ -260,7 +260,11 @@ fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<(HostPatt
                 let rank = Reverse(own.specificity());
                 listener.hosts.entry((host, rank)).or_default().extend(rules);
             }
-            Carries::Stream(stream) => listener.streams.push((host, stream.clone())),
+            Carries::Stream(stream) => listener.streams.push(Attached {
+                hostname: host,
+                own: own.clone(),
+                stream: stream.clone(),
+            }),
             Carries::Nothing => {}
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Unresolved {
 /// What a backendRef is worth.
 pub(super) struct Backend<'o> {
     pub to: Destination,
+    /// Instead of `to` where the client's own TLS passes through: no policy has a say there.
+    pub untouched: Destination,
     /// `None`: the Service does not say.
     pub protocol: Option<UpstreamProtocol>,
     pub weight: u32,
@@ -53,8 +55,9 @@ pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, 
         weight = WEIGHT_MAX;
     }
     match service(work, route, field, backend) {
-        Ok((to, protocol, wish)) => Backend {
+        Ok((to, untouched, protocol, wish)) => Backend {
             to,
+            untouched,
             protocol,
             weight,
             wish,
@@ -64,11 +67,10 @@ pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, 
             let field = format!("{field}{}", bad.part);
             work.found
                 .push(route.finding(Severity::Error, field, bad.problem.as_str(), bad.remedy));
+            let to = fail(bad.problem.clone());
             Backend {
-                to: Destination::Fail {
-                    status: FAIL_STATUS,
-                    why: bad.problem.clone(),
-                },
+                untouched: to.clone(),
+                to,
                 protocol: None,
                 weight,
                 wish: None,
@@ -81,7 +83,7 @@ pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, 
     }
 }
 
-type Found<'o> = (Destination, Option<UpstreamProtocol>, Option<Wish<'o>>);
+type Found<'o> = (Destination, Destination, Option<UpstreamProtocol>, Option<Wish<'o>>);
 
 fn service<'o>(
     work: &mut Work<'o>,
@@ -131,7 +133,8 @@ fn service<'o>(
         };
         let wish = plane::wish(object.subject(), &mut work.found);
         let protocol = external::protocol(&object.body.spec.app_protocols);
-        return Ok((Destination::Service(external::backend(work, object)), protocol, wish));
+        let to = Destination::Service(external::backend(work, object));
+        return Ok((to.clone(), to, protocol, wish));
     }
     let Some(object) = objects.services.get(&key) else {
         let problem = format!("there is no Service {key}");
@@ -174,19 +177,25 @@ fn service<'o>(
         ));
     };
     work.reached.entry(route.id.clone()).or_default().insert(key.clone());
+    let found = |work: &mut Work<'o>, tls| {
+        Destination::Service(match &outside {
+            Some((host, _)) => external::name(work, object, host, number, tls),
+            None => endpoints::service(work, object, port, tls),
+        })
+    };
     let tls = match work.policies.of(&key, &port.name) {
-        // What passes through is the client's own TLS.
         // Datagrams are in no TLS session.
-        _ if matches!(route.id.kind, Kind::TlsRoute | Kind::UdpRoute) => None,
+        _ if route.id.kind == Kind::UdpRoute => None,
         None => None,
-        Some(Ok(_)) if route.id.kind == Kind::TcpRoute => {
-            let why = format!("Service {key} has a BackendTLSPolicy, which is not served yet for a TCPRoute");
-            work.found
-                .push(route.finding(Severity::Error, field, why.as_str(), "route to it by HTTPRoute"));
-            return Ok((fail(why), None, None));
-        }
         Some(Ok(tls)) => Some(tls.clone()),
-        Some(Err(why)) => return Ok((fail(why), None, None)),
+        Some(Err(why)) => {
+            let untouched = if route.id.kind == Kind::TlsRoute {
+                found(work, None)
+            } else {
+                fail(why.clone())
+            };
+            return Ok((fail(why), untouched, None, None));
+        }
     };
     let protocol = protocol(port.app_protocol.as_deref(), route.id.kind, tls.is_some()).map_err(|asked| {
         let problem = format!("Service {key} speaks {asked} on port {number}, and nothing says whom to believe there");
@@ -207,11 +216,8 @@ fn service<'o>(
         ));
     }
     let wish = plane::wish(object.subject(), &mut work.found);
-    let name = match outside {
-        Some((host, _)) => external::name(work, object, host, number, tls),
-        None => endpoints::service(work, object, port, tls),
-    };
-    Ok((Destination::Service(name), protocol, wish))
+    let to = found(work, tls);
+    Ok((to.clone(), to, protocol, wish))
 }
 
 fn fail(why: String) -> Destination {

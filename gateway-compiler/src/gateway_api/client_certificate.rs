@@ -18,28 +18,45 @@ pub(super) fn present(
     rule: &HttpRule,
 ) -> HttpRule {
     let mut rule = rule.clone();
-    let by = format!("@{}/{}", gateway.id.namespace, gateway.id.name);
     let mut changed = false;
     for destination in &mut rule.destinations {
-        let Destination::Service(name) = &mut destination.to.to else {
-            continue;
-        };
-        let Some((service, tls)) = services.get(name).and_then(|it| Some((it, it.tls.as_ref()?))) else {
-            continue;
-        };
-        let mut tls = (**tls).clone();
-        tls.certificate = Some(certificate.clone());
-        let mine = Service {
-            name: ServiceName::new(format!("{name}{by}")),
-            tls: Some(Arc::new(tls)),
-            ..service.clone()
-        };
-        *name = mine.name.clone();
-        services.insert(mine.name.clone(), mine);
-        changed = true;
+        if let Destination::Service(name) = &mut destination.to.to {
+            changed |= present_to(services, gateway, certificate, name);
+        }
     }
     if changed {
-        rule.name = RuleName::new(format!("{}{by}", rule.name));
+        rule.name = rule_name(gateway, &rule.name);
     }
     rule
+}
+
+/// Puts the service that shows `certificate` in the place of `name`, if that speaks TLS; says whether it did.
+pub(super) fn present_to(
+    services: &mut BTreeMap<ServiceName, Service>,
+    gateway: Subject<'_>,
+    certificate: &CertificateName,
+    name: &mut ServiceName,
+) -> bool {
+    let Some((service, tls)) = services.get(name).and_then(|it| Some((it, it.tls.as_ref()?))) else {
+        return false;
+    };
+    let mut tls = (**tls).clone();
+    tls.certificate = Some(certificate.clone());
+    let mine = Service {
+        name: ServiceName::new(format!("{name}{}", by(gateway))),
+        tls: Some(Arc::new(tls)),
+        ..service.clone()
+    };
+    *name = mine.name.clone();
+    services.insert(mine.name.clone(), mine);
+    true
+}
+
+/// What a rule of `gateway` is called whose services show its certificate.
+pub(super) fn rule_name(gateway: Subject<'_>, name: &RuleName) -> RuleName {
+    RuleName::new(format!("{name}{}", by(gateway)))
+}
+
+fn by(gateway: Subject<'_>) -> String {
+    format!("@{}/{}", gateway.id.namespace, gateway.id.name)
 }

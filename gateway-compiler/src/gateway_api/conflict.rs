@@ -2,8 +2,8 @@
 //!
 //! Within one Gateway, or one ListenerSet, listeners that cannot be told apart all lose: none is picked (Gateway API,
 //! Gateway.listeners). A set gives way to its Gateway and to older sets, and a Gateway to older Gateways: who comes first
-//! keeps what it has. HTTP shares a port by hostname, HTTPS likewise, TLS passthrough likewise; a port speaks one of
-//! them. UDP ports are others than TCP ports.
+//! keeps what it has. HTTP shares a port by hostname; HTTPS and TLS share one among them likewise, because the name in
+//! the ClientHello says whose a connection is. Nothing else shares one. UDP ports are others than TCP ports.
 
 use super::condition::Problem;
 use super::gateway::Gateway;
@@ -113,31 +113,48 @@ fn clash(a: Protocol, a_host: &HostPattern, b: Protocol, b_host: &HostPattern, o
     if a.transport() != b.transport() {
         return None;
     }
-    if a != b {
-        let message = format!("listener {other} speaks another protocol on the same port");
-        return Some(Problem {
-            reason: reason::PROTOCOL_CONFLICT,
-            message,
-        });
+    let problem = |reason, message| Some(Problem { reason, message });
+    let same_word = word(a) == word(b);
+    match (a, b) {
+        (Protocol::Tcp, Protocol::Tcp) => problem(
+            reason::PROTOCOL_CONFLICT,
+            format!("listener {other} takes every connection of the same port"),
+        ),
+        (Protocol::Udp, _) | (_, Protocol::Udp) => problem(
+            reason::PROTOCOL_CONFLICT,
+            format!("listener {other} takes every datagram of the same port"),
+        ),
+        _ if !(same_word || by_client_hello(a) && by_client_hello(b)) => problem(
+            reason::PROTOCOL_CONFLICT,
+            format!("listener {other} speaks another protocol on the same port"),
+        ),
+        _ if a_host != b_host => None,
+        _ if same_word => problem(
+            reason::HOSTNAME_CONFLICT,
+            format!("listener {other} has the same port and hostname"),
+        ),
+        _ => problem(
+            reason::PROTOCOL_CONFLICT,
+            format!("listener {other} speaks another protocol on the same port for the same hostname"),
+        ),
     }
-    match a {
-        Protocol::Tcp => {
-            let message = format!("listener {other} takes every connection of the same port");
-            Some(Problem {
-                reason: reason::PROTOCOL_CONFLICT,
-                message,
-            })
-        }
-        Protocol::Udp => {
-            let message = format!("listener {other} takes every datagram of the same port");
-            Some(Problem {
-                reason: reason::PROTOCOL_CONFLICT,
-                message,
-            })
-        }
-        Protocol::Http | Protocol::Https | Protocol::TlsPassthrough => (a_host == b_host).then(|| Problem {
-            reason: reason::HOSTNAME_CONFLICT,
-            message: format!("listener {other} has the same port and hostname"),
-        }),
+}
+
+/// `protocol` of a listener.
+fn word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "HTTP",
+        Protocol::Https => "HTTPS",
+        Protocol::TlsPassthrough | Protocol::TlsTerminate => "TLS",
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}
+
+/// Whether a ClientHello says whose a connection is.
+fn by_client_hello(protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Https | Protocol::TlsPassthrough | Protocol::TlsTerminate => true,
+        Protocol::Http | Protocol::Tcp | Protocol::Udp => false,
     }
 }

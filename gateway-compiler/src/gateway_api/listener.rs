@@ -25,6 +25,16 @@ pub(super) enum Namespaces<'o> {
     None,
 }
 
+/// A stream rule at a listener.
+#[derive(Clone)]
+pub(super) struct Attached {
+    /// What the route's hostname and the listener's have in common.
+    pub hostname: HostPattern,
+    /// The route's own: it decides where several meet the listener in the same one.
+    pub own: HostPattern,
+    pub stream: Stream,
+}
+
 /// A listener and what was attached to it.
 pub(super) struct Listener<'o> {
     pub name: ListenerName,
@@ -57,18 +67,26 @@ pub(super) struct Listener<'o> {
     /// By what the hostnames of listener and route have in common, and by how specific the route's own is. In order of
     /// age, with the routes they came from.
     pub hosts: BTreeMap<(HostPattern, Reverse<(u8, usize)>), Vec<(Subject<'o>, Arc<HttpRule>)>>,
-    /// In order of age; more than one only for different hostnames.
-    pub streams: Vec<(HostPattern, Stream)>,
+    /// In order of age.
+    pub streams: Vec<Attached>,
     pub wishes: Vec<Wish<'o>>,
 }
 
 impl Listener<'_> {
     /// What it speaks, if traffic is served at all.
     pub fn serves(&self) -> Option<Protocol> {
-        let without_certificate = self.protocol == Some(Protocol::Https) && self.certificates.is_empty();
+        let without_certificate = self.terminates() && self.certificates.is_empty();
         match self.refused.is_none() && self.conflict.is_none() && !without_certificate {
             true => self.protocol,
             false => None,
+        }
+    }
+
+    /// Whether TLS ends here.
+    pub fn terminates(&self) -> bool {
+        match self.protocol {
+            Some(Protocol::Https | Protocol::TlsTerminate) => true,
+            Some(Protocol::Http | Protocol::TlsPassthrough | Protocol::Tcp | Protocol::Udp) | None => false,
         }
     }
 }
@@ -119,7 +137,7 @@ pub(super) fn read<'o>(
     reading.hostname();
     reading.kinds();
     reading.namespaces();
-    if reading.listener.protocol == Some(Protocol::Https) {
+    if reading.listener.terminates() {
         reading.certificates();
         reading.tls(body);
     }
@@ -174,31 +192,22 @@ impl Reading<'_, '_> {
             ("HTTP", _) => Some(Protocol::Http),
             ("HTTPS", "Terminate") => Some(Protocol::Https),
             ("TLS", "Passthrough") => Some(Protocol::TlsPassthrough),
+            ("TLS", "Terminate") => Some(Protocol::TlsTerminate),
             ("TCP", _) => Some(Protocol::Tcp),
             ("UDP", _) => Some(Protocol::Udp),
-            ("TLS", "Terminate") => {
-                let message = "protocol TLS in mode Terminate is not served yet".to_owned();
-                self.refuse(
-                    reason::UNSUPPORTED_VALUE,
-                    ".tls.mode",
-                    message,
-                    "use Passthrough, or protocol HTTPS",
-                );
-                None
-            }
             ("HTTPS" | "TLS", mode) => {
                 let message = format!("TLS mode {mode:?} does not go with protocol {}", self.spec.protocol);
                 self.refuse(
                     reason::UNSUPPORTED_VALUE,
                     ".tls.mode",
                     message,
-                    "HTTPS takes Terminate, TLS Passthrough",
+                    "HTTPS takes Terminate, TLS Terminate or Passthrough",
                 );
                 None
             }
             (protocol, _) => {
                 let message = format!("protocol {protocol} is not served");
-                let remedy = "use HTTP, HTTPS, TLS (Passthrough), TCP or UDP";
+                let remedy = "use HTTP, HTTPS, TLS, TCP or UDP";
                 self.refuse(reason::UNSUPPORTED_PROTOCOL, ".protocol", message, remedy);
                 None
             }
@@ -218,6 +227,7 @@ impl Reading<'_, '_> {
         let supported: &[Kind] = match self.listener.protocol {
             Some(Protocol::Http | Protocol::Https) => &[Kind::HttpRoute, Kind::GrpcRoute],
             Some(Protocol::TlsPassthrough) => &[Kind::TlsRoute],
+            Some(Protocol::TlsTerminate) => &[Kind::TlsRoute, Kind::TcpRoute],
             Some(Protocol::Tcp) => &[Kind::TcpRoute],
             Some(Protocol::Udp) => &[Kind::UdpRoute],
             None => &[],

@@ -3,15 +3,16 @@
 use super::backend_ref::Unresolved;
 use super::{Work, grpc_route, hostname, http_route, stream_route};
 use crate::diagnostic::Severity;
-use crate::objects::Subject;
 use crate::objects::kinds::ParentRef;
+use crate::objects::{Kind, Subject};
 use crate::plane::{self, Wish};
 use crate::status::reason;
-use gateway_core::ir::{Destination, HostPattern, HttpRule, RuleName, UpstreamProtocol, Weighted};
+use gateway_core::ir::{Destination, HostPattern, HttpRule, RuleName, UpstreamProtocol};
 use std::sync::Arc;
 
-/// Most hostnames, rules and matches a rule of one route (Gateway API).
+/// Most hostnames (of a TLSRoute: more), rules and matches a rule of one route (Gateway API).
 pub(super) const HOSTNAMES_MAX: usize = 16;
+pub(super) const TLS_HOSTNAMES_MAX: usize = 1024;
 pub(super) const RULES_MAX: usize = 16;
 pub(super) const MATCHES_MAX: usize = 64;
 pub(super) const BACKENDS_MAX: usize = 16;
@@ -38,8 +39,18 @@ pub(super) enum Carries {
 #[derive(Clone)]
 pub(super) struct Stream {
     pub name: RuleName,
-    /// With what the backend speaks, should the listener be served request by request.
-    pub shares: Vec<(Weighted<Destination>, Option<UpstreamProtocol>)>,
+    pub shares: Vec<StreamShare>,
+}
+
+/// A backend of it.
+#[derive(Clone)]
+pub(super) struct StreamShare {
+    pub weight: u32,
+    pub to: Destination,
+    /// Instead of `to` where the client's own TLS passes through.
+    pub untouched: Destination,
+    /// What the backend speaks, should the listener be served request by request.
+    pub protocol: Option<UpstreamProtocol>,
 }
 
 /// What was found while a route was converted.
@@ -99,12 +110,13 @@ pub(super) fn begin<'o>(
     let mut verdict = Verdict::default();
     verdict.wishes.extend(plane::wish(subject, &mut work.found));
     let mut hostnames = Vec::new();
-    for (index, name) in
-        names
-            .iter()
-            .enumerate()
-            .take(bound(work, subject, "spec.hostnames", names.len(), HOSTNAMES_MAX))
-    {
+    let max = if subject.id.kind == Kind::TlsRoute {
+        TLS_HOSTNAMES_MAX
+    } else {
+        HOSTNAMES_MAX
+    };
+    let count = bound(work, subject, "spec.hostnames", names.len(), max);
+    for (index, name) in names.iter().enumerate().take(count) {
         match hostname::pattern(Some(name)) {
             Ok(pattern) if !hostnames.contains(&pattern) => hostnames.push(pattern),
             Ok(_) => {}

@@ -1,12 +1,12 @@
 //! TCPRoute, TLSRoute and UDPRoute to the one rule a listener that does not look into requests can have.
 
 use super::http_route::rule_name;
-use super::route::{self, BACKENDS_MAX, Carries, Route, Stream};
+use super::route::{self, BACKENDS_MAX, Carries, Route, Stream, StreamShare};
 use super::{Work, backend_ref};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::StreamRoute;
 use crate::objects::{Kind, Object};
-use gateway_core::ir::{Destination, Weighted};
+use gateway_core::ir::Destination;
 
 pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<StreamRoute>) -> Route<'o> {
     let (subject, spec) = (object.subject(), &object.body.spec);
@@ -29,7 +29,12 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<StreamRoute>) 
             status: backend_ref::FAIL_STATUS,
             why: "the route has no backend".to_owned(),
         };
-        shares.push((Weighted { weight: 1, to }, None));
+        shares.push(StreamShare {
+            weight: 1,
+            untouched: to.clone(),
+            to,
+            protocol: None,
+        });
     }
     let count = route::bound(work, subject, "spec.rules[0].backendRefs", backends.len(), BACKENDS_MAX);
     for (index, backend) in backends.iter().take(count).enumerate() {
@@ -39,13 +44,12 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<StreamRoute>) 
         if route.verdict.unresolved.is_none() {
             route.verdict.unresolved = found.unresolved;
         }
-        shares.push((
-            Weighted {
-                weight: found.weight,
-                to: found.to,
-            },
-            found.protocol,
-        ));
+        shares.push(StreamShare {
+            weight: found.weight,
+            to: found.to,
+            untouched: found.untouched,
+            protocol: found.protocol,
+        });
     }
     route.verdict.good_rules = 1;
     route.carries = Carries::Stream(Stream {

@@ -27,7 +27,7 @@ pub struct StreamRule {
     pub hostname: HostPattern,
     /// `None`: bytes are passed on as they come.
     pub terminate: Option<Termination>,
-    /// None of any weight: connections are refused.
+    /// None of any weight: connections are refused. None at all: no route of the listener takes these names.
     pub destinations: Vec<Weighted<Destination>>,
 }
 

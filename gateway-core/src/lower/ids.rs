@@ -47,8 +47,9 @@ impl Ids {
     pub fn assign(&mut self, ir: &Ir) -> Vec<Bind> {
         let mut rules: Vec<&RuleName> = Vec::new();
         for listener in ir.listeners.values() {
+            rules.extend(listener.plane.stream_rules().iter().map(|r| &r.name));
             match &listener.plane {
-                Plane::Kernel(stream) | Plane::Splice(stream) => rules.extend(stream.rules.iter().map(|r| &r.name)),
+                Plane::Kernel(_) | Plane::Splice(_) => {}
                 Plane::Http(http) => {
                     let hosts = http.scopes.iter().flat_map(|scope| &scope.hosts);
                     rules.extend(hosts.flat_map(|host| &host.rules).map(|r| &r.name));

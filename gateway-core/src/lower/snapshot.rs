@@ -6,8 +6,8 @@
 use super::Ids;
 use crate::ids::{EndpointId, ListenerId, RuleId};
 use crate::ir::{
-    BalancePolicy, Destination, Filter, HttpRule, HttpRules, HttpScope, Ir, ListenerName, Plane, Readiness, Revision,
-    Service, ServiceName, StreamRule, StreamRules, Transport, UpstreamProtocol, Weighted,
+    BalancePolicy, Destination, Filter, HttpRule, HttpRules, HttpScope, Ir, ListenerName, Plane, Readiness, Recognise,
+    Revision, Service, ServiceName, StreamRule, StreamRules, Transport, UpstreamProtocol, Weighted,
 };
 use crate::route::{HostIndex, HostTable};
 use crate::snapshot::{
@@ -208,7 +208,11 @@ fn http_plan(
             tables.get(&scope.listener).copied(),
         ),
     };
-    HttpPlan::new(http.tls, scopes.into_iter().map(scope_plan).collect())
+    let plan = HttpPlan::new(http.tls, scopes.into_iter().map(scope_plan).collect());
+    match http.streams.is_empty() {
+        true => plan,
+        false => plan.beside(rules_plan(Recognise::Sni, &http.streams, ids)),
+    }
 }
 
 fn rule_plan(id: RuleId, rule: &Arc<HttpRule>, ids: &Ids) -> RulePlan {
@@ -258,7 +262,11 @@ fn mirrors(filters: &[Filter], ids: &Ids) -> Vec<MirrorPlan> {
 }
 
 fn stream_plan(stream: &StreamRules, ids: &Ids) -> StreamPlan {
-    let mut rules: Vec<&StreamRule> = stream.rules.iter().collect();
+    rules_plan(stream.recognise, &stream.rules, ids)
+}
+
+fn rules_plan(recognise: Recognise, rules: &[StreamRule], ids: &Ids) -> StreamPlan {
+    let mut rules: Vec<&StreamRule> = rules.iter().collect();
     rules.sort_by_key(|rule| Reverse(rule.hostname.specificity()));
     let rule_plan = |rule: &StreamRule| {
         Some(StreamRulePlan {
@@ -275,7 +283,7 @@ fn stream_plan(stream: &StreamRules, ids: &Ids) -> StreamPlan {
         by_name.entry(&rule.hostname).get_or_insert(index);
     }
     StreamPlan {
-        recognise: stream.recognise,
+        recognise,
         rules,
         by_name,
     }

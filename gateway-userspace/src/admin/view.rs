@@ -93,10 +93,9 @@ pub fn listeners(published: &Published) -> Vec<Value> {
 pub fn routes(published: &Published) -> Vec<Value> {
     let mut rows = Vec::new();
     for listener in published.ir.listeners.values() {
+        rows.extend(listener.plane.stream_rules().iter().map(stream_rule));
         match &listener.plane {
-            gateway_core::ir::Plane::Kernel(rules) | gateway_core::ir::Plane::Splice(rules) => {
-                rows.extend(rules.rules.iter().map(stream_rule));
-            }
+            gateway_core::ir::Plane::Kernel(_) | gateway_core::ir::Plane::Splice(_) => {}
             gateway_core::ir::Plane::Http(rules) => {
                 for scope in &rules.scopes {
                     for host in &scope.hosts {

@@ -8,11 +8,12 @@ use crate::worker::slab::Key;
 use crate::worker::socket::{abort, connect_done};
 use crate::worker::token::Source;
 use crate::worker::turn::Context;
-use gateway_core::decide::Decide;
+use gateway_core::decide::{Decide, stream_rule};
 use gateway_core::detect::client_hello::{self, HELLO_BYTES_MAX, Hello};
 use gateway_core::fault::Refusal;
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
 use gateway_core::ir::Recognise;
+use gateway_core::snapshot::StreamRulePlan;
 use gateway_core::time::Moment;
 use mio::net::TcpStream;
 use std::io::{ErrorKind, Read};
@@ -149,6 +150,11 @@ impl SplicePlane {
     pub(super) fn choose(&mut self, key: Key, server_name: Option<String>, context: &mut Context) {
         let Some(relay) = self.relays.get_mut(key) else { return };
         let snapshot = Arc::clone(&context.snapshot);
+        // Nobody here answers a ClientHello.
+        let ended_here = |rule: &StreamRulePlan| rule.terminate.is_some();
+        if stream_rule(&snapshot, relay.listener, server_name.as_deref()).is_ok_and(ended_here) {
+            return self.refuse(key, Refusal::Broken, context);
+        }
         let mut decide = Decide {
             snapshot: &snapshot,
             balancers: &mut self.balancers,
