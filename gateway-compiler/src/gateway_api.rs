@@ -34,6 +34,7 @@ mod retry;
 mod route;
 mod stream_route;
 mod told;
+mod topology;
 
 use crate::objects::{EndpointSlices, Key, ObjectId, Objects};
 use crate::{Compiled, Diagnostic, Settings};

@@ -17,6 +17,9 @@ pub struct Settings {
     pub any_address: bool,
     /// Endpoints on loopback addresses are served: from files yes, from a cluster no (Kubernetes forbids them).
     pub loopback_endpoints: bool,
+    /// Name and zone of the node this runs on: endpoints that are meant for others are left to them. `None`: unknown.
+    pub node: Option<String>,
+    pub zone: Option<String>,
     /// Version of the Gateway API that the cluster has, such as `v1.7.0`; `None`: there is no cluster.
     pub api_version: Option<String>,
 }
@@ -30,6 +33,8 @@ impl Default for Settings {
             address_pools: Vec::new(),
             any_address: true,
             loopback_endpoints: true,
+            node: None,
+            zone: None,
             api_version: None,
         }
     }

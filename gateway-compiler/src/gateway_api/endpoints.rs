@@ -7,6 +7,7 @@
 //! of one family, and a VIP takes the one of its own.
 
 use super::Work;
+use super::topology::{self, Hinted};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{EndpointConditions, ServicePort, SliceEndpoint};
 use crate::objects::{EndpointSlices, Object, kinds};
@@ -108,7 +109,7 @@ fn collect(
     service: &Object<kinds::Service>,
     port: &ServicePort,
 ) -> (BTreeMap<SocketAddr, Endpoint>, bool) {
-    let mut all: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
+    let mut all: BTreeMap<SocketAddr, Hinted<'_>> = BTreeMap::new();
     let mut matched = false;
     let slices: &EndpointSlices<'_> = &work.slices;
     let found = slices
@@ -160,14 +161,15 @@ fn collect(
                 weight: 1,
                 readiness,
             };
-            let known = all.entry(addr).or_insert_with(|| new.clone());
+            let hints = endpoint.hints.as_ref();
+            let known = all.entry(addr).or_insert_with(|| (new.clone(), hints));
             // One address in two slices while it moves: serving wins, then the smaller name.
-            if (rank(new.readiness), &new.name) < (rank(known.readiness), &known.name) {
-                *known = new;
+            if (rank(new.readiness), &new.name) < (rank(known.0.readiness), &known.0.name) {
+                *known = (new, hints);
             }
         }
     }
-    (all, matched)
+    (topology::chosen(all, work.settings), matched)
 }
 
 fn rank(readiness: Readiness) -> u8 {

@@ -217,6 +217,8 @@ fn fields(kind: Kind) -> Fields {
             // What kube-proxy and cloud controllers read; traffic goes to the endpoints, not through the Service.
             &[
                 "spec.selector",
+                // Its effect is in the hints of EndpointSlices.
+                "spec.trafficDistribution",
                 "spec.clusterIP",
                 "spec.clusterIPs",
                 "spec.ipFamilyPolicy",
@@ -229,18 +231,13 @@ fn fields(kind: Kind) -> Fields {
                 "spec.ports.nodePort",
                 "spec.ports.targetPort",
             ],
-            &[
-                "spec.sessionAffinity",
-                "spec.sessionAffinityConfig",
-                "spec.trafficDistribution",
-            ],
+            &["spec.sessionAffinity", "spec.sessionAffinityConfig"],
         ),
         Kind::EndpointSlice => (
             &[
                 "ports.appProtocol",
                 "endpoints.nodeName",
                 "endpoints.zone",
-                "endpoints.hints",
                 "endpoints.deprecatedTopology",
                 "endpoints.targetRef",
             ],

@@ -56,6 +56,12 @@ pub struct RunArgs {
     /// Addresses for Gateways that ask for none.
     #[arg(long, env = "SLUICE_ADDRESS_POOL", value_name = "CIDR", value_delimiter = ',')]
     address_pool: Vec<ipnet::IpNet>,
+    /// Node this runs on: endpoints whose hints are for other nodes are left to them.
+    #[arg(long, env = "SLUICE_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// Zone this runs in: endpoints whose hints are for other zones are left to them.
+    #[arg(long, env = "SLUICE_ZONE", value_name = "ZONE")]
+    zone: Option<String>,
     /// Declare that replies of every endpoint come back through this machine.
     #[arg(long, env = "SLUICE_RETURN_PATH", value_parser = ["gateway"])]
     return_path: Option<String>,
@@ -133,6 +139,8 @@ fn start(
     let (sender, messages) = sync_channel(MESSAGES_MAX);
     let settings = gateway_compiler::Settings {
         address_pools: args.address_pool.clone(),
+        node: args.node.clone(),
+        zone: args.zone.clone(),
         ..Default::default()
     };
     let configuration = Configuration::new(source, settings);

@@ -91,6 +91,22 @@ pub struct SliceEndpoint {
     pub conditions: EndpointConditions,
     pub hostname: Option<String>,
     pub target_ref: Option<TargetRef>,
+    pub hints: Option<EndpointHints>,
+}
+
+/// For whom an endpoint is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointHints {
+    #[serde(default)]
+    pub for_zones: Vec<HintFor>,
+    #[serde(default)]
+    pub for_nodes: Vec<HintFor>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct HintFor {
+    pub name: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
