@@ -133,6 +133,11 @@ impl Node {
         }
     }
 
+    /// The node at `path`.
+    pub fn at(&self, path: &str) -> Option<&Node> {
+        self.walk(path).1
+    }
+
     /// Where the last key of `path` was written.
     pub fn locate_key(&self, path: &str) -> Mark {
         self.walk(path).0

@@ -1,6 +1,7 @@
 //! The control loop: one thread that turns what happens into events, asks [`ControlState`] what follows, and carries
 //! the effects out in order. The way of a configuration change begins and ends here.
 
+mod cluster;
 pub mod configuration;
 mod succession;
 mod watchdog;
@@ -10,13 +11,14 @@ use crate::admin::state::{AdminState, Published};
 use crate::handover::giver::{Ask, Giver};
 use crate::kernel::Kernel;
 use crate::source::file::Watch;
+use crate::source::kube::Cluster;
 use crate::worker::Workers;
 use configuration::Configuration;
 use gateway_core::control::{ControlState, Effect, Event};
-use gateway_core::ir::Bind;
+use gateway_core::ir::{Bind, Ir};
 use gateway_core::snapshot::Snapshot;
 use gateway_core::time::Moment;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub enum Message {
     /// The files changed, or SIGHUP.
     Reload,
+    /// Changes of the cluster wait to be taken.
+    Cluster,
     /// SIGTERM: the first drains, the second ends.
     Drain,
     /// SIGINT: end at once.
@@ -76,6 +80,9 @@ pub struct Control {
     draining_since: Option<Instant>,
     /// Where the watch of the files says that they changed.
     changes: SyncSender<Message>,
+    cluster: Option<Arc<Cluster>>,
+    /// Problems of the configuration that the log has.
+    warned: BTreeSet<String>,
     /// The watch, and the files beside the configuration that it covers.
     watch: Option<(Watch, Vec<PathBuf>)>,
 }
@@ -108,6 +115,8 @@ impl Control {
             doors: Doors::default(),
             draining_since: None,
             changes,
+            cluster: None,
+            warned: BTreeSet::new(),
             watch: None,
         }
     }
@@ -165,29 +174,34 @@ impl Control {
     /// Runs until an effect says to leave or SIGINT comes.
     pub fn run(&mut self, messages: &Receiver<Message>) {
         loop {
-            self.admin.health.turned();
-            let leave = match messages.recv_timeout(TICK) {
-                Ok(Message::Reload) => self.reload(),
-                Ok(Message::Drain) => self.drain(),
-                Ok(Message::ReopenLog) => {
-                    self.workers.reopen_log();
-                    false
-                }
-                Ok(Message::Upgrade) => {
-                    self.upgrade();
-                    false
-                }
-                Ok(Message::HandOver(ask)) => self.hand_over(ask),
-                Ok(Message::EndpointsIdle(_)) if self.standing != Standing::Ours => false,
-                Ok(Message::EndpointsIdle(idle)) => {
-                    self.handle(Event::EndpointsQuiet(idle.quiet)) || self.handle(Event::EndpointsIdle(idle.unnamed))
-                }
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => true,
-                Err(RecvTimeoutError::Timeout) => self.tick(),
-            };
-            if leave {
+            if self.step(messages) {
                 return;
             }
+        }
+    }
+
+    /// One message, or a tick; true to leave.
+    fn step(&mut self, messages: &Receiver<Message>) -> bool {
+        self.admin.health.turned();
+        match messages.recv_timeout(TICK) {
+            Ok(Message::Reload) => self.reload(),
+            Ok(Message::Cluster) => self.take_in(),
+            Ok(Message::Drain) => self.drain(),
+            Ok(Message::ReopenLog) => {
+                self.workers.reopen_log();
+                false
+            }
+            Ok(Message::Upgrade) => {
+                self.upgrade();
+                false
+            }
+            Ok(Message::HandOver(ask)) => self.hand_over(ask),
+            Ok(Message::EndpointsIdle(_)) if self.standing != Standing::Ours => false,
+            Ok(Message::EndpointsIdle(idle)) => {
+                self.handle(Event::EndpointsQuiet(idle.quiet)) || self.handle(Event::EndpointsIdle(idle.unnamed))
+            }
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => true,
+            Err(RecvTimeoutError::Timeout) => self.tick(),
         }
     }
 
@@ -225,13 +239,21 @@ impl Control {
             }
             Standing::Given => return false,
         }
-        let (began, before) = (Instant::now(), self.snapshot.revision);
-        let Some(ir) = self.configuration.load() else {
-            return false;
-        };
-        for line in self.configuration.problems() {
+        let began = Instant::now();
+        match self.configuration.load() {
+            Some(ir) => self.configure(ir, began, None),
+            None => false,
+        }
+    }
+
+    /// Applies what was compiled, and says what came of it. `since`: when the cluster's oldest change in it was seen.
+    fn configure(&mut self, ir: Arc<Ir>, began: Instant, since: Option<Instant>) -> bool {
+        let before = self.snapshot.revision;
+        let problems: BTreeSet<String> = self.configuration.problems().into_iter().collect();
+        for line in problems.difference(&self.warned) {
             warn!("{line}");
         }
+        self.warned = problems;
         let leave = self.handle(Event::Configured(ir));
         // Also when the compiled configuration is the same as before: its problems may not be.
         self.tell_admin();
@@ -240,6 +262,7 @@ impl Control {
             info!(revision = self.snapshot.revision.0, ms, "configuration applied");
         }
         self.watch();
+        self.tell_cluster(since);
         leave
     }
 
@@ -300,8 +323,8 @@ impl Control {
             .collect()
     }
 
-    fn tell_admin(&self) {
-        let ir = self.state.served().cloned().unwrap_or_default();
+    /// Listeners that are not served, and why.
+    fn unprogrammed(&self, ir: &Ir) -> BTreeMap<Bind, String> {
         let mut unprogrammed = self.unlistened.clone();
         for bind in self.state.left_out() {
             unprogrammed.insert(
@@ -314,6 +337,12 @@ impl Control {
                 unprogrammed.entry(*bind).or_insert_with(|| why.clone());
             }
         }
+        unprogrammed
+    }
+
+    fn tell_admin(&self) {
+        let ir = self.state.served().cloned().unwrap_or_default();
+        let unprogrammed = self.unprogrammed(&ir);
         let told = self.admin.published();
         for (bind, why) in unprogrammed
             .iter()

@@ -113,6 +113,7 @@ pub struct Seed {
     commands: Receiver<Command>,
     load: Arc<AtomicU32>,
     pulse: Arc<AtomicU32>,
+    taken: Arc<AtomicU64>,
     lookup: Vec<std::net::TcpListener>,
     clock: Clock,
     request_id_seed: u64,
@@ -139,6 +140,7 @@ struct Handle {
     mailbox: Mailbox,
     load: Arc<AtomicU32>,
     pulse: Arc<AtomicU32>,
+    taken: Arc<AtomicU64>,
 }
 
 /// What only the publisher touches.
@@ -175,12 +177,14 @@ impl Workers {
             }
             let load = Arc::new(AtomicU32::new(0));
             let pulse = Arc::new(AtomicU32::new(0));
+            let taken = Arc::new(AtomicU64::new(0));
             let worker = turn::Worker::new(Seed {
                 number,
                 poll,
                 commands,
                 load: Arc::clone(&load),
                 pulse: Arc::clone(&pulse),
+                taken: Arc::clone(&taken),
                 lookup: sockets,
                 clock,
                 request_id_seed,
@@ -198,6 +202,7 @@ impl Workers {
                 mailbox: Mailbox::new(queue, waker),
                 load,
                 pulse,
+                taken,
             });
         }
         let mailboxes = workers.iter().map(|worker: &Handle| worker.mailbox.clone()).collect();
@@ -320,6 +325,12 @@ impl Workers {
     pub fn pulses(&self) -> Vec<u32> {
         let pulses = self.workers.iter().map(|worker| worker.pulse.load(Ordering::Relaxed));
         pulses.collect()
+    }
+
+    /// The newest revision that every worker serves by.
+    pub fn taken(&self) -> u64 {
+        let taken = self.workers.iter().map(|worker| worker.taken.load(Ordering::Acquire));
+        taken.min().unwrap_or(0)
     }
 
     /// Makes a worker turn, if it can.

@@ -298,6 +298,8 @@ impl Reader {
         for (path, _) in report.unknown {
             let (problem, remedy) = match judge(id.kind, &without_indexes(&path)) {
                 Unread::Harmless => continue,
+                // What an API server fills in.
+                Unread::NotServed if tree.at(&path).and_then(Node::text) == Some("None") => continue,
                 Unread::NotServed => (
                     "this field is not served yet: it has no effect".to_owned(),
                     String::new(),

@@ -11,6 +11,7 @@ use crate::control::{Control, Message};
 use crate::kernel::{Datapath, Kernel, KernelError, KernelOptions};
 use crate::settings::{ADMIN_DEFAULT, AdminAddr, Assignment, Tunables, duration};
 use crate::source::file::FileSource;
+use crate::source::kube::{Cluster, Hooks, KubeOptions};
 use crate::sys::caps::raise_open_files;
 use crate::telemetry::access_log::{AccessLogOptions, Target};
 use crate::telemetry::spans::SpanOptions;
@@ -38,6 +39,8 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Interface that packets for kernel listeners come in on, and one for each side endpoints are on.
     #[arg(long, env = "SLUICE_INTERFACE", value_delimiter = ',')]
     interface: Vec<String>,
@@ -84,6 +87,20 @@ pub struct RunArgs {
     log_format: LogFormat,
 }
 
+/// A cluster as a source; beside files both count, and of two objects of one name the file's.
+#[derive(Args, Debug)]
+struct ClusterArgs {
+    /// Watch a Kubernetes cluster: the one of KUBECONFIG, else of ~/.kube/config, else of the Pod's service account.
+    #[arg(long, env = "SLUICE_KUBE")]
+    kube: bool,
+    /// Namespaces to watch; all without. May be given more than once.
+    #[arg(long, env = "SLUICE_KUBE_NAMESPACE", value_name = "NS", value_delimiter = ',')]
+    kube_namespace: Vec<String>,
+    /// Context of the kubeconfig.
+    #[arg(long, env = "SLUICE_KUBE_CONTEXT", value_name = "NAME")]
+    kube_context: Option<String>,
+}
+
 /// Messages waiting for the control loop.
 const MESSAGES_MAX: usize = 1024;
 
@@ -96,10 +113,10 @@ pub fn run(args: RunArgs) -> super::Result {
             .set(assignment)
             .map_err(|error| Exit::new(Code::Usage, error))?;
     }
-    if args.files.is_empty() {
+    if args.files.is_empty() && !args.cluster.kube {
         return Err(Exit::new(
             Code::Usage,
-            "nothing to serve: give configuration with -f FILE, -f DIR or -f -",
+            "nothing to serve: give configuration with -f FILE, -f DIR or -f -, or a cluster with --kube",
         ));
     }
     let source = FileSource::new(args.files.clone()).map_err(|error| Exit::new(Code::Config, format!("{error:#}")))?;
@@ -123,6 +140,8 @@ struct Running {
     workers: Arc<Workers>,
     admin: Arc<AdminState>,
     doors: Doors,
+    /// It was told to end before it served.
+    leaves: bool,
     /// Kept until the end: the admin lives in it.
     _runtime: tokio::runtime::Runtime,
 }
@@ -141,8 +160,11 @@ fn start(
         address_pools: args.address_pool.clone(),
         node: args.node.clone(),
         zone: args.zone.clone(),
+        // Kubernetes forbids them, and whoever may write an EndpointSlice would reach what listens on this host alone.
+        loopback_endpoints: !args.cluster.kube,
         ..Default::default()
     };
+    let controller = settings.controller.clone();
     let configuration = Configuration::new(source, settings);
     if succession.takes_over() {
         configuration.whole().map_err(|why| Exit::new(Code::Config, why))?;
@@ -196,11 +218,19 @@ fn start(
         sender.clone(),
     );
     control.watch_workers(tunables.watchdog);
+    let cluster = match args.cluster.kube {
+        true => Some(start_cluster(args, controller, &sender, &workers)?),
+        false => None,
+    };
+    if let Some(cluster) = cluster {
+        control.join_cluster(Arc::new(cluster));
+    }
     control.begin();
+    let leaves = control.await_cluster(&messages);
     // Not before the first revision is published: a worker must know the listener of a connection it gets.
     control.register_workers();
     workers.drop_inherited();
-    admin.set_ready(true);
+    admin.set_ready(!leaves);
     let doors = match early {
         Some(doors) => doors,
         None => serve_admin(succession)?,
@@ -213,8 +243,28 @@ fn start(
         workers,
         admin,
         doors,
+        leaves,
         _runtime: runtime,
     })
+}
+
+fn start_cluster(
+    args: &RunArgs,
+    controller: String,
+    sender: &SyncSender<Message>,
+    workers: &Arc<Workers>,
+) -> Result<Cluster, Exit> {
+    let options = KubeOptions {
+        namespaces: args.cluster.kube_namespace.clone(),
+        context: args.cluster.kube_context.clone(),
+        controller,
+    };
+    let (nudged, workers) = (sender.clone(), workers.clone());
+    let hooks = Hooks {
+        nudge: Box::new(move || nudged.try_send(Message::Cluster).is_ok()),
+        taken: Box::new(move || workers.taken()),
+    };
+    Cluster::start(options, hooks).map_err(|error| Exit::new(Code::Config, format!("{error:#}")))
 }
 
 impl Running {
@@ -227,8 +277,10 @@ impl Running {
             tracing::info!("there can be no hand-over to a successor: {why}");
         }
         self.control.succeed_by(giver, self.doors);
-        announce(admin, kernel.status().word());
-        self.control.run(&self.messages);
+        if !self.leaves {
+            announce(admin, kernel.status().word());
+            self.control.run(&self.messages);
+        }
 
         admin.set_ready(false);
         if self.control.has_given() {

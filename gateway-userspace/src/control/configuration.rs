@@ -3,10 +3,11 @@
 use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
 use anyhow::Result;
 use gateway_compiler::diagnostic::Severity;
-use gateway_compiler::objects::{ObjectId, Objects, Source};
+use gateway_compiler::objects::{Change, ObjectId, Objects, Source};
 use gateway_compiler::status::{ListenerStatus, ObjectStatus, Status};
 use gateway_compiler::{Compiled, Settings, compile, parse};
 use gateway_core::ir::Ir;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,8 +22,11 @@ pub struct Configuration {
     reading: Option<Reading>,
     objects: Objects,
     compiled: Compiled,
+    statuses: Arc<Vec<ObjectStatus>>,
     /// Files that could not be read.
     unread: Vec<String>,
+    /// A cluster's objects are still missing: nothing is compiled.
+    waiting: bool,
 }
 
 impl Configuration {
@@ -33,8 +37,15 @@ impl Configuration {
             reading: None,
             objects: Objects::default(),
             compiled: Compiled::default(),
+            statuses: Arc::default(),
             unread: Vec::new(),
+            waiting: false,
         }
+    }
+
+    /// Nothing is compiled before [`Configuration::take_in`] brought the objects of a cluster.
+    pub fn wait_for_cluster(&mut self) {
+        self.waiting = true;
     }
 
     /// Reads everything again; `None` when it reads as before. An object that became broken keeps its last good
@@ -47,10 +58,31 @@ impl Configuration {
         }
         self.reading = Some(reading.clone());
         let (next, unread) = objects_of(reading);
-        self.objects = Objects::update(&self.objects, next);
+        let previous = std::mem::take(&mut self.objects);
+        self.objects = Objects::update(&previous, next);
+        self.objects.carry_cluster(previous);
         self.unread = unread;
+        (!self.waiting).then(|| self.compile())
+    }
+
+    /// Whether a cluster's objects are still missing.
+    pub fn waits(&self) -> bool {
+        self.waiting
+    }
+
+    /// Takes changes of a cluster; the first are the whole of it.
+    pub fn take_in(&mut self, changes: Vec<Change>) -> Arc<Ir> {
+        for change in changes {
+            self.objects.apply(change);
+        }
+        self.waiting = false;
+        self.compile()
+    }
+
+    fn compile(&mut self) -> Arc<Ir> {
         self.compiled = compile(&self.objects, &self.settings);
-        Some(Arc::new(self.compiled.ir.clone()))
+        self.statuses = Arc::new(std::mem::take(&mut self.compiled.statuses));
+        Arc::new(self.compiled.ir.clone())
     }
 
     /// Whether everything can be read, without taking it into use. What is broken keeps its last good version in a process
@@ -81,7 +113,17 @@ impl Configuration {
 
     /// Conditions of every object, one line each.
     pub fn statuses(&self) -> Vec<String> {
-        self.compiled.statuses.iter().flat_map(lines).collect()
+        self.statuses.iter().flat_map(lines).collect()
+    }
+
+    /// What every object is told, in order of the objects.
+    pub fn verdicts(&self) -> Arc<Vec<ObjectStatus>> {
+        self.statuses.clone()
+    }
+
+    /// Objects whose newest version could not be used.
+    pub fn broken(&self) -> BTreeSet<ObjectId> {
+        self.objects.broken().cloned().collect()
     }
 
     /// Files beside the configuration that its objects name: certificates on disk.

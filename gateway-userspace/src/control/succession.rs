@@ -148,7 +148,7 @@ impl Control {
             Err(error) => error!("take the kernel's maps back: {error}"),
         }
         info!("took back from a successor that failed, in {:?}", began.elapsed());
-        let leave = reload && self.reload();
+        let leave = reload && (self.reload() || self.take_in());
         leave || (drain && self.drain())
     }
 

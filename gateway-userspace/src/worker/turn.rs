@@ -31,7 +31,7 @@ use mio::{Events, Poll, Registry};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct Worker {
     load: Arc<AtomicU32>,
     /// Counts turns, for the watchdog.
     pulse: Arc<AtomicU32>,
+    /// The revision of the snapshot, for whoever waits for it.
+    taken: Arc<AtomicU64>,
     context: Context,
     acceptors: Acceptors,
     http: HttpPlane,
@@ -95,6 +97,7 @@ impl Worker {
             commands,
             load,
             pulse,
+            taken,
             lookup,
             clock,
             request_id_seed,
@@ -131,6 +134,7 @@ impl Worker {
             commands,
             load,
             pulse,
+            taken,
             context,
             acceptors,
             http,
@@ -384,7 +388,9 @@ impl Worker {
                 Command::Publish { snapshot, tls } => {
                     self.context.snapshot = Arc::clone(&snapshot);
                     self.context.tls = tls;
+                    let revision = snapshot.revision.0;
                     self.http.engine.publish(snapshot, self.context.now);
+                    self.taken.store(revision, Ordering::Release);
                 }
                 Command::Listen { added, removed } => self.listen(added, removed),
                 Command::Inspect { views, reply } => {
