@@ -9,6 +9,7 @@ mod cluster;
 mod gateway;
 mod isolation;
 mod options;
+mod package;
 mod page;
 mod process;
 mod report;
@@ -73,6 +74,10 @@ fn inside(args: &[String]) -> Result<(), Failure> {
     isolation::furnish()?;
     topology::build()?;
     let mut cluster = Cluster::start(&built, &options.out)?;
+    if options.package {
+        let result = package::prove(&cluster);
+        return linger(&options, result.and(cluster.check()));
+    }
     let mut gateway = Gateway::start(&built, &cluster, &options.out)?;
     say(&format!(
         "cluster and gateway are up after {:.1} s",
@@ -83,8 +88,13 @@ fn inside(args: &[String]) -> Result<(), Failure> {
         None => suite::run(&options, &built, &cluster),
     };
     let alive = cluster.check().and_then(|()| gateway.check());
+    linger(&options, result.and(alive))
+}
+
+/// With `--keep` this does not return.
+fn linger(options: &Options, result: Result<(), Failure>) -> Result<(), Failure> {
     if options.keep {
-        if let Err(failure) = result.as_ref().and(alive.as_ref()) {
+        if let Err(failure) = &result {
             say(&failure.why);
         }
         isolation::say_how_to_enter(&options.out);
@@ -92,5 +102,5 @@ fn inside(args: &[String]) -> Result<(), Failure> {
             std::thread::park();
         }
     }
-    result.and(alive)
+    result
 }

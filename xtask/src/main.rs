@@ -9,6 +9,7 @@ mod check;
 mod conformance;
 mod ebpf;
 mod fuzz;
+mod package;
 mod run;
 mod setup;
 mod shell;
@@ -69,6 +70,11 @@ const VERBS: &[Verb] = &[
         name: "conformance",
         about: "the Gateway API's own suite in a real API server: conformance [--profile P].. [--run TEST] [--suite V] [--then SCRIPT] [--keep]",
         run: conformance::verb,
+    },
+    Verb {
+        name: "package",
+        about: "the chart and kustomizations: rendered, taken by a real API server, the pod run from its manifest [--write]",
+        run: package::verb,
     },
     Verb {
         name: "bench",

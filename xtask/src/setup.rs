@@ -7,6 +7,7 @@ mod apt;
 mod envoy;
 pub mod go;
 mod h2spec;
+pub mod helm;
 mod linker;
 mod python;
 mod web;

@@ -14,6 +14,8 @@ pub const LLVM: &str = "22";
 pub const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// The conformance tests of HTTP/2 (a Go module; its own dependencies are in `setup/h2spec/go.sum`).
 pub const H2SPEC: &str = "v2.2.1+incompatible";
+/// Renders the chart (a Go module; its own dependencies are in `setup/helm/go.sum`).
+pub const HELM: &str = "v4.3.1";
 /// What the tests' Python peers are made of.
 pub const PYTHON_PACKAGES: &[&str] = &[
     "grpcio==1.85.1",

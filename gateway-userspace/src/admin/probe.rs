@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
+/// All that is answered.
+pub const PATHS: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 /// Served at once; others wait to be accepted.
 const CONNECTIONS_MAX: u32 = 64;
 /// From accept to the end of the answer.
@@ -104,7 +106,7 @@ fn answer(whole: bool, head: &[u8], verdict: impl FnOnce(&str) -> Option<Result<
             match verdict(target.split('?').next().unwrap_or_default()) {
                 Some(Ok(())) => ("200 OK", "ok\n".to_owned()),
                 Some(Err(why)) => ("503 Service Unavailable", why + "\n"),
-                None => ("404 Not Found", "there are /livez, /readyz and /startupz\n".to_owned()),
+                None => ("404 Not Found", format!("there are {}\n", PATHS.join(" "))),
             }
         }
         (Some(_), Some(_)) if good => ("405 Method Not Allowed\r\nallow: GET, HEAD", String::new()),
@@ -152,7 +154,7 @@ mod tests {
             (
                 "GET /config_dump HTTP/1.1\r\n\r\n",
                 "404",
-                "there are /livez, /readyz and /startupz\n",
+                "there are /livez /readyz /startupz\n",
             ),
             ("POST /livez HTTP/1.1\r\n\r\n", "405", ""),
             ("PRI * HTTP/2.0\r\n\r\n", "400", ""),

@@ -164,7 +164,7 @@ impl Cluster {
         let line = format!(
             "--kubeconfig={STATE}/pki/pkubelet.kubeconfig --node-ip={NODE_ADDRESS} --pod-cidr={PODS} \
              --prefix={PODS_PREFIX} --pod-routes={ALL} --bridge={BRIDGE} --root-dir={STATE}/pods \
-             --pod-api-host={CONTROL_ADDRESS} --tls-cert-file={STATE}/pki/kubelet.crt \
+             --pod-api-host={CONTROL_ADDRESS} --host-root={STATE}/host --tls-cert-file={STATE}/pki/kubelet.crt \
              --tls-private-key-file={STATE}/pki/kubelet.key --client-ca-file={STATE}/pki/ca.crt \
              --images=echo-basic={IMAGES}/echo-basic,coredns={IMAGES}/coredns,sluice=+{} --v=1",
             built.gateway.display()

@@ -21,6 +21,8 @@ pub struct Options {
     pub run: Option<String>,
     /// A shell line to run beside the gateway in place of the suite.
     pub then: Option<String>,
+    /// What `cargo xtask package` has rendered, in place of gateway and suite.
+    pub package: bool,
     pub keep: bool,
     /// Core features of the stable kinds alone.
     pub core: bool,
@@ -36,6 +38,7 @@ impl Options {
             profiles: Vec::new(),
             run: None,
             then: None,
+            package: false,
             keep: false,
             core: false,
             core_if_cold: false,
@@ -53,6 +56,7 @@ impl Options {
                 "--suite" => options.suite = value()?,
                 "--then" => options.then = Some(value()?),
                 "--out" => options.out = PathBuf::from(value()?),
+                "--package" => options.package = true,
                 "--keep" => options.keep = true,
                 "--core" => options.core = true,
                 "--core-if-cold" => options.core_if_cold = true,
@@ -88,6 +92,7 @@ impl Options {
             words.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
         }
         let flags = [
+            ("--package", self.package),
             ("--keep", self.keep),
             ("--core", self.core),
             ("--core-if-cold", self.core_if_cold),
@@ -98,7 +103,7 @@ impl Options {
 
     /// Every test of every profile: what docs/conformance.md tells of.
     pub fn is_whole(&self) -> bool {
-        self.run.is_none() && self.then.is_none() && !self.core && self.profiles == PROFILES
+        self.run.is_none() && self.then.is_none() && !self.package && !self.core && self.profiles == PROFILES
     }
 }
 
@@ -146,6 +151,7 @@ mod tests {
             "",
             "--profile GRPC --run A --keep --suite v1.6.3 --out /x",
             "--then true --core --core-if-cold",
+            "--package",
         ] {
             let options = parse(line).expect("known");
             assert_eq!(Options::parse(&options.words()).expect("its own words"), options);

@@ -6,9 +6,9 @@
 // image's repository name. It also serves the kubelet's /containerLogs.
 //
 // It is a test tool. What it does not do: init containers, ephemeral
-// containers, exec, attach, port-forward, liveness probes, resource limits,
-// user and capability settings, volumes other than emptyDir, secret,
-// configMap, downwardAPI and projected.
+// containers, exec, attach, port-forward, resource limits, seccomp profiles,
+// volumes other than emptyDir, secret, configMap, downwardAPI, projected and
+// hostPath.
 package main
 
 import (
@@ -55,6 +55,7 @@ type config struct {
 	schedule   bool
 	hostIP     string
 	prefix     int
+	hostRoot   string
 }
 
 func main() {
@@ -80,6 +81,7 @@ func main() {
 	flag.StringVar(&c.hostNetns, "host-netns", "", "network namespace for hostNetwork Pods; empty: that of pkubelet")
 	flag.StringVar(&c.hostIP, "host-ip", "", "address of that namespace; empty: -node-ip")
 	flag.IntVar(&c.prefix, "prefix", 16, "prefix length of the network on the bridge; the pod CIDR is a part of it")
+	flag.StringVar(&c.hostRoot, "host-root", "", "folder that hostPath volumes lie in, but those of /sys, /proc and /dev")
 	flag.BoolVar(&c.schedule, "schedule", true, "bind unscheduled Pods to this Node")
 	klog.InitFlags(nil)
 	flag.Parse()

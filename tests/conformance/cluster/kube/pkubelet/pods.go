@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -62,6 +62,7 @@ type container struct {
 	pid      int
 	ready    bool
 	running  bool
+	up       bool // its startup probe has succeeded, or there is none
 	started  metav1.Time
 	restarts int32
 	exit     int32
@@ -249,7 +250,7 @@ func (w *worker) runContainer(ct *container) {
 		began := time.Now()
 		code, err := w.runOnce(ct)
 		w.mu.Lock()
-		ct.running, ct.ready, ct.exit = false, false, code
+		ct.running, ct.ready, ct.up, ct.exit = false, false, false, code
 		ct.reason, ct.message = "", ""
 		if err != nil {
 			ct.message = err.Error()
@@ -305,10 +306,28 @@ func (w *worker) runOnce(ct *container) (int32, error) {
 	bin := "/" + filepath.Base(ct.img.path)
 	cmd := &exec.Cmd{Path: bin, Args: append([]string{bin}, args...), Env: env, Dir: "/"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if ct.img.hostRoot {
+	limits, err := confinement(&w.pod.Spec, ct.spec)
+	if err != nil {
+		return 128, err
+	}
+	if ct.img.hostRoot || limits != nil {
+		spec := initSpec{Root: root, Host: ct.img.hostRoot, Writable: w.writable(ct.spec), Confine: limits}
+		if spec.Volumes, err = w.hostPaths(ct.spec); err != nil {
+			return 128, err
+		}
+		told, err := json.Marshal(spec)
+		if err != nil {
+			return 128, err
+		}
+		if ct.img.hostRoot {
+			bin = ct.img.path
+		}
 		cmd.Path = "/proc/self/exe"
-		cmd.Args = append([]string{"pkubelet", "-init", root, strings.Join(w.hostPaths(ct.spec), ","), ct.img.path}, args...)
+		cmd.Args = append([]string{"pkubelet", "-init", string(told), bin}, args...)
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+		if limits != nil {
+			cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+		}
 	} else {
 		cmd.SysProcAttr.Chroot = root
 	}
@@ -320,19 +339,19 @@ func (w *worker) runOnce(ct *container) (int32, error) {
 	}
 	w.mu.Lock()
 	ct.cmd, ct.pid, ct.running, ct.started = cmd, cmd.Process.Pid, true, metav1.Now()
+	ct.up = ct.spec.StartupProbe == nil
 	w.mu.Unlock()
 	w.sync()
 
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	gone := make(chan struct{})
-	go w.watchReady(ct, gone)
+	unwell := make(chan string, 1)
+	go w.watchHealth(ct, gone, unwell)
 	defer close(gone)
-	select {
-	case err = <-done:
-	case <-w.stop:
+	end := func(grace time.Duration) {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-		t := time.NewTimer(w.grace)
+		t := time.NewTimer(grace)
 		select {
 		case err = <-done:
 		case <-t.C:
@@ -340,6 +359,18 @@ func (w *worker) runOnce(ct *container) (int32, error) {
 			err = <-done
 		}
 		t.Stop()
+	}
+	select {
+	case err = <-done:
+	case why := <-unwell:
+		klog.InfoS("container is restarted", "pod", klog.KObj(w.pod), "container", ct.spec.Name, "why", why)
+		grace := int64(30)
+		if s := w.pod.Spec.TerminationGracePeriodSeconds; s != nil {
+			grace = *s
+		}
+		end(time.Duration(grace) * time.Second)
+	case <-w.stop:
+		end(w.grace)
 	}
 	var xe *exec.ExitError
 	if errors.As(err, &xe) {

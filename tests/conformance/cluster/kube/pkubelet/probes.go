@@ -13,6 +13,77 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
+// watchHealth asks the startup probe until it succeeds, then the liveness and
+// the readiness probe, and says when the container is to be restarted.
+func (w *worker) watchHealth(ct *container, gone <-chan struct{}, unwell chan<- string) {
+	if p := ct.spec.StartupProbe; p != nil {
+		if !w.ask(ct, p, gone, true) {
+			unwell <- "its startup probe failed"
+			return
+		}
+		w.mu.Lock()
+		ct.up = true
+		w.mu.Unlock()
+		w.sync()
+	}
+	if p := ct.spec.LivenessProbe; p != nil {
+		go func() {
+			if !w.ask(ct, p, gone, false) {
+				unwell <- "its liveness probe failed"
+			}
+		}()
+	}
+	w.watchReady(ct, gone)
+}
+
+// ask asks a probe, until the first success or for ever; false when it failed
+// too often in a row. The end of the container or the Pod is no failure.
+func (w *worker) ask(ct *container, p *corev1.Probe, gone <-chan struct{}, once bool) bool {
+	every := time.Duration(max(p.PeriodSeconds, 1)) * time.Second
+	if p.PeriodSeconds == 0 {
+		every = 10 * time.Second
+	}
+	wait := time.Duration(p.InitialDelaySeconds) * time.Second
+	if once {
+		// A process is up sooner than a period: asked more often at first.
+		every = min(every, 200*time.Millisecond)
+	}
+	most := p.FailureThreshold
+	if most == 0 {
+		most = 3
+	}
+	began := time.Now()
+	for fails := int32(0); ; {
+		select {
+		case <-gone:
+			return true
+		case <-w.stop:
+			return true
+		case <-time.After(wait):
+		}
+		wait = every
+		if w.probe(ct, p) {
+			if once {
+				return true
+			}
+			fails = 0
+			continue
+		}
+		fails++
+		if once {
+			// As long as it would take at the rate that was asked for.
+			limit := time.Duration(most) * time.Duration(max(p.PeriodSeconds, 1)) * time.Second
+			if time.Since(began) < limit {
+				continue
+			}
+			return false
+		}
+		if fails >= most {
+			return false
+		}
+	}
+}
+
 // watchReady turns the container Ready when its readiness probe succeeds; one
 // without a probe is Ready when the process holds a listening socket.
 func (w *worker) watchReady(ct *container, gone <-chan struct{}) {

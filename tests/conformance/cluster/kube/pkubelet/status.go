@@ -40,7 +40,7 @@ func (w *worker) status() corev1.PodStatus {
 	for _, ct := range w.conts {
 		cs := corev1.ContainerStatus{
 			Name: ct.spec.Name, Image: ct.spec.Image, ImageID: "process://" + ct.img.path,
-			ContainerID: fmt.Sprintf("process://%d", ct.pid), Ready: ct.ready, Started: &ct.running, RestartCount: ct.restarts,
+			ContainerID: fmt.Sprintf("process://%d", ct.pid), Ready: ct.ready, Started: &ct.up, RestartCount: ct.restarts,
 		}
 		switch {
 		case ct.running:

@@ -1,0 +1,34 @@
+//! `cargo xtask package`: the chart and the kustomizations, as users get them: rendered by real Helm and kubectl, taken by
+//! a real API server, and the DaemonSet's pod run from its own manifest by the process kubelet.
+//!
+//! `config/kubernetes/base/sluice.yaml` is the chart with its default values, so that the two ways to install cannot part;
+//! `--write` renders it anew.
+
+mod render;
+
+use crate::conformance;
+use crate::setup::helm;
+use crate::shell::{Failure, say};
+
+pub use render::{CASES, KUSTOMIZATIONS, folder};
+
+pub fn verb(args: &[String]) -> Result<(), Failure> {
+    let write = match args {
+        [] => false,
+        [word] if word == "--write" => true,
+        _ => {
+            return Err(Failure::usage(format!("package [--write], not '{}'", args.join(" "))));
+        }
+    };
+    let helm = helm::ensure()?;
+    render::base(&helm, write)?;
+    if write {
+        return Ok(());
+    }
+    render::chart(&helm)?;
+    say(&format!(
+        "helm has rendered the chart in {} ways and refused what is wrong",
+        CASES.len()
+    ));
+    conformance::verb(&["--package".to_owned()])
+}
