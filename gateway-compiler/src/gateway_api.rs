@@ -24,6 +24,7 @@ mod gateway;
 mod grpc_route;
 mod hostname;
 mod http_route;
+mod infrastructure;
 mod listener;
 mod listener_set;
 mod load_balancer;
@@ -82,6 +83,7 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
     Compiled {
         ir,
         statuses,
+        generated: gateways.iter().map(infrastructure::service).collect(),
         diagnostics: work.found,
     }
 }

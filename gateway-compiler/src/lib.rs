@@ -15,6 +15,8 @@
 
 pub mod diagnostic;
 mod gateway_api;
+pub mod generated;
+mod hash;
 pub mod objects;
 mod pem;
 mod plane;
@@ -35,6 +37,8 @@ pub struct Compiled {
     pub ir: Ir,
     /// In order of their objects.
     pub statuses: Vec<ObjectStatus>,
+    /// What should exist in the cluster for each Gateway of ours, oldest first. Of no use without one.
+    pub generated: Vec<generated::GatewayService>,
     /// Of reading and of compiling, in order of position.
     pub diagnostics: Vec<Diagnostic>,
 }

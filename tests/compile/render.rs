@@ -16,6 +16,7 @@ pub fn compiled(compiled: &Compiled) -> String {
     let Compiled {
         ir,
         statuses,
+        generated,
         diagnostics,
     } = compiled;
     let mut out = Out(String::new());
@@ -39,6 +40,10 @@ pub fn compiled(compiled: &Compiled) -> String {
         );
     }
     statuses.iter().for_each(|status| out.status(status));
+    generated
+        .iter()
+        .filter(|service| !service.annotations.is_empty() || service.labels.len() > 1)
+        .for_each(|service| out.line(0, format!("{service:?}")));
     diagnostics
         .iter()
         .for_each(|diagnostic| out.line(0, diagnostic.to_string()));

@@ -6,6 +6,7 @@
 use super::Work;
 use super::condition::Problem;
 use crate::diagnostic::Severity;
+use crate::hash::fnv;
 use crate::objects::{Subject, kinds};
 use crate::status::reason;
 use ipnet::IpNet;
@@ -274,13 +275,6 @@ fn nth(pool: &IpNet, index: u64) -> IpAddr {
         }
         IpAddr::V6(network) => IpAddr::V6(u128::from(network).wrapping_add(u128::from(index) + first).into()),
     }
-}
-
-/// FNV-1a, 64 bits: the same on every machine and in every build.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ pub(super) struct Attached {
     pub stream: Stream,
 }
 
+/// What hostnames of a listener and of a route have in common, and how specific the route's own is: more comes first.
+pub(super) type Met = (HostPattern, Reverse<(u8, usize)>);
+
 /// A listener and what was attached to it.
 pub(super) struct Listener<'o> {
     pub name: ListenerName,
@@ -64,9 +67,8 @@ pub(super) struct Listener<'o> {
     pub attached: BTreeSet<ObjectId>,
     /// How many of them are accepted.
     pub accepted: u32,
-    /// By what the hostnames of listener and route have in common, and by how specific the route's own is. In order of
-    /// age, with the routes they came from.
-    pub hosts: BTreeMap<(HostPattern, Reverse<(u8, usize)>), Vec<(Subject<'o>, Arc<HttpRule>)>>,
+    /// In order of age, with the routes they came from.
+    pub hosts: BTreeMap<Met, Vec<(Subject<'o>, Arc<HttpRule>)>>,
     /// In order of age.
     pub streams: Vec<Attached>,
     pub wishes: Vec<Wish<'o>>,
