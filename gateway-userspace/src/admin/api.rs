@@ -29,6 +29,7 @@ pub async fn status(State(state): Shared) -> Json<Value> {
         "workers": state.workers.count(),
         "uptimeSeconds": state.uptime().as_secs(),
         "datapath": {"ingress": kernel.ingress, "lookup": kernel.lookup, "reasons": kernel.reasons},
+        "cluster": state.cluster().map(view::cluster),
         "listeners": view::listeners(&published),
         "objects": published.statuses,
         "diagnostics": published.diagnostics,

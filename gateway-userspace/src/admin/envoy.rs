@@ -91,7 +91,8 @@ async fn exposition(state: &AdminState) -> String {
         .iter()
         .map(|(name, facts)| (name.as_str(), facts.not_after))
         .collect();
-    metrics::render(&reports, &state.kernel.counters(), &published.snapshot) + &metrics::expiries(&expiries)
+    let cluster = state.cluster().map(metrics::cluster::render).unwrap_or_default();
+    metrics::render(&reports, &state.kernel.counters(), &published.snapshot) + &metrics::expiries(&expiries) + &cluster
 }
 
 pub async fn prometheus(State(state): Shared) -> Response {

@@ -2,6 +2,7 @@
 
 use super::health::Health;
 use crate::kernel::Kernel;
+use crate::telemetry::cluster::ClusterFacts;
 use crate::telemetry::report::Report;
 use crate::worker::Workers;
 use arc_swap::ArcSwap;
@@ -9,7 +10,7 @@ use gateway_core::ir::{Bind, Ir, Revision};
 use gateway_core::snapshot::Snapshot;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Revisions remembered for `/api/v1/revisions`.
@@ -44,6 +45,8 @@ pub struct AdminState {
     history: Mutex<VecDeque<RevisionEntry>>,
     ready: AtomicBool,
     started: Instant,
+    /// Set where a cluster is watched.
+    cluster: OnceLock<Arc<ClusterFacts>>,
     pub health: Health,
     pub workers: Arc<Workers>,
     pub kernel: Arc<Kernel>,
@@ -56,10 +59,20 @@ impl AdminState {
             history: Mutex::new(VecDeque::new()),
             ready: AtomicBool::new(false),
             started: Instant::now(),
+            cluster: OnceLock::new(),
             health: Health::default(),
             workers,
             kernel,
         }
+    }
+
+    /// A cluster is watched; once.
+    pub fn join_cluster(&self, facts: Arc<ClusterFacts>) {
+        let _ = self.cluster.set(facts);
+    }
+
+    pub fn cluster(&self) -> Option<&ClusterFacts> {
+        self.cluster.get().map(Arc::as_ref)
     }
 
     /// A new revision is in force.

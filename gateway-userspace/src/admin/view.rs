@@ -2,6 +2,7 @@
 
 use super::state::Published;
 use crate::kernel::inspect::{MapView, ProgramView};
+use crate::telemetry::cluster::{ClusterFacts, WriteFailure};
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
 use gateway_core::ir::{
     Destination, Endpoint, HttpMatch, HttpRule, PathMatch, Readiness, StreamRule, ValueMatch, Weighted,
@@ -9,6 +10,8 @@ use gateway_core::ir::{
 use gateway_core::model::{ConnectionView, Side, StreamView};
 use gateway_core::snapshot::Snapshot;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 /// A list answer of `/api/v1`.
 pub fn list(kind: &str, items: Vec<Value>) -> Value {
@@ -71,6 +74,29 @@ pub fn stream(view: &StreamView, worker: u16, snapshot: &Snapshot) -> Value {
         "bytesUp": view.bytes_up,
         "bytesDown": view.bytes_down,
         "ageMs": view.age_ms,
+    })
+}
+
+/// The cluster that is watched, in figures and words.
+pub fn cluster(facts: &ClusterFacts) -> Value {
+    let (said, (reachable, since_ms)) = (facts.said(), facts.reachable());
+    let (counts, sum) = facts.applied();
+    let objects: BTreeMap<&str, u64> = said.objects.into_iter().collect();
+    let failures = WriteFailure::ALL.map(|failure| (failure.name(), facts.failures(failure)));
+    json!({
+        "reachable": reachable,
+        "sinceUnixSeconds": since_ms as f64 / 1e3,
+        "trouble": said.trouble,
+        "complete": facts.complete(),
+        "leader": facts.leader(),
+        "objects": objects,
+        "absent": said.absent,
+        "refused": said.refused,
+        "statusWrites": facts.status_writes.load(Ordering::Relaxed),
+        "statusFailures": BTreeMap::from(failures),
+        "watchErrors": facts.watch_errors.load(Ordering::Relaxed),
+        "applied": counts.iter().sum::<u64>(),
+        "appliedSecondsSum": sum,
     })
 }
 

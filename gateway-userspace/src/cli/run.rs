@@ -99,6 +99,16 @@ struct ClusterArgs {
     /// Context of the kubeconfig.
     #[arg(long, env = "SLUICE_KUBE_CONTEXT", value_name = "NAME")]
     kube_context: Option<String>,
+    /// Of all processes that watch the cluster one writes statuses, the holder of a Lease in POD_NAMESPACE; with false
+    /// every one does.
+    #[arg(
+        long,
+        env = "SLUICE_KUBE_LEADER_ELECTION",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    kube_leader_election: bool,
 }
 
 /// Messages waiting for the control loop.
@@ -223,6 +233,7 @@ fn start(
         false => None,
     };
     if let Some(cluster) = cluster {
+        admin.join_cluster(cluster.facts());
         control.join_cluster(Arc::new(cluster));
     }
     control.begin();
@@ -258,6 +269,7 @@ fn start_cluster(
         namespaces: args.cluster.kube_namespace.clone(),
         context: args.cluster.kube_context.clone(),
         controller,
+        election: args.cluster.kube_leader_election,
     };
     let (nudged, workers) = (sender.clone(), workers.clone());
     let hooks = Hooks {

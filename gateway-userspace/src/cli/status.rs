@@ -8,7 +8,7 @@ use super::table::Table;
 use crate::settings::duration;
 use clap::Args;
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[derive(Args, Debug)]
 pub struct StatusArgs {
@@ -61,6 +61,7 @@ fn text(status: &Value) -> String {
     for reason in datapath["reasons"].as_array().map(Vec::as_slice).unwrap_or_default() {
         page.push_str(&format!("  degraded: {}\n", cell(reason)));
     }
+    page.push_str(&cluster(&status["cluster"]));
     let mut table = Table::new(&["BIND", "PLANE", "PROGRAMMED", "WHY"]);
     for listener in status["listeners"].as_array().map(Vec::as_slice).unwrap_or_default() {
         table.row(["bind", "plane", "programmed", "why"].map(|key| cell(&listener[key])));
@@ -75,4 +76,59 @@ fn text(status: &Value) -> String {
         }
     }
     page
+}
+
+/// What is said of the cluster; nothing where none is watched.
+fn cluster(cluster: &Value) -> String {
+    if cluster.is_null() {
+        return String::new();
+    }
+    let since = cluster["sinceUnixSeconds"].as_f64().unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64();
+    let for_seconds = (now - since).max(0.0);
+    let mut page = match (cluster["reachable"] == true, since > 0.0) {
+        (_, false) => "cluster: not reached yet".to_owned(),
+        (true, true) => format!("cluster: reachable for {for_seconds:.0} s"),
+        (false, true) => format!("cluster: NOT REACHABLE for {for_seconds:.0} s"),
+    };
+    let objects = cluster["objects"].as_object().into_iter().flatten();
+    let objects: u64 = objects.filter_map(|(_, count)| count.as_u64()).sum();
+    page.push_str(&format!(
+        "   objects {objects}   writes statuses {}   status writes {}\n",
+        cell(&cluster["leader"]),
+        cell(&cluster["statusWrites"])
+    ));
+    if let Some(trouble) = cluster["trouble"].as_str() {
+        page.push_str(&format!("  {trouble}; what was served last is served on\n"));
+    }
+    if cluster["complete"] != true {
+        page.push_str("  its objects are not all read yet: nothing of it is served\n");
+    }
+    for refused in cluster["refused"].as_array().into_iter().flatten() {
+        page.push_str(&format!("  not watched: {}\n", cell(refused)));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_cluster_that_is_gone_says_since_when_and_why() {
+        assert_eq!(cluster(&Value::Null), "");
+        let lost = json!({"reachable": false, "sinceUnixSeconds": 1.0, "trouble": "connection refused", "complete": true,
+            "leader": false, "statusWrites": 3, "objects": {"Gateway": 2, "Service": 5}, "refused": ["Secret: 403"]});
+        let text = cluster(&lost);
+        assert!(text.starts_with("cluster: NOT REACHABLE for "), "{text}");
+        assert!(
+            text.contains("objects 7   writes statuses no   status writes 3\n  connection refused; what"),
+            "{text}"
+        );
+        assert!(text.ends_with("  not watched: Secret: 403\n"), "{text}");
+    }
 }

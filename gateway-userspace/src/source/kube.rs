@@ -25,9 +25,11 @@
 //! `namespaces` may be granted in those namespaces alone.
 
 mod discovery;
+mod lease;
 mod pause;
 mod seen;
 mod shape;
+mod stamp;
 mod watch;
 mod world;
 mod writer;
@@ -50,6 +52,8 @@ pub const SETTLE: Duration = Duration::from_millis(5);
 pub const SETTLE_MAX: Duration = Duration::from_millis(50);
 /// Who wrote our part of a status, in `metadata.managedFields`.
 pub const FIELD_MANAGER: &str = "sluice.dev/gateway-controller";
+/// Time for giving the lease back at the end.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
 /// Until the API server takes a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -62,6 +66,8 @@ pub struct KubeOptions {
     pub context: Option<String>,
     /// `controllerName` of our entries in statuses.
     pub controller: String,
+    /// Of several processes one writes statuses; else every one does.
+    pub election: bool,
 }
 
 /// What the compiled objects are told about themselves, and when that is true.
@@ -105,6 +111,9 @@ pub struct Cluster {
     world: Arc<World>,
     facts: Arc<ClusterFacts>,
     verdicts: latest::Sender<Verdict>,
+    client: Client,
+    /// Where the Lease is, if this process runs for it.
+    election: Option<String>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -119,17 +128,23 @@ impl Cluster {
             .context("start tokio")?;
         let client = runtime.block_on(client(&options))?;
         let facts = Arc::new(ClusterFacts::default());
-        facts.set_leader(true);
+        facts.set_leader(!options.election);
+        let election = options.election.then(|| own_namespace(&client));
         let world = Arc::new(World::new(facts.clone(), options, hooks));
         let (verdicts, newest) = latest::channel(Verdict::default());
         runtime.spawn(world.clone().pace());
         runtime.spawn(discovery::run(world.clone(), client.clone()));
         runtime.spawn(discovery::pulse(world.clone(), client.clone()));
-        runtime.spawn(writer::run(world.clone(), client, newest));
+        runtime.spawn(writer::run(world.clone(), client.clone(), newest));
+        if let Some(namespace) = &election {
+            runtime.spawn(lease::run(world.clone(), client.clone(), namespace.clone()));
+        }
         Ok(Self {
             world,
             facts,
             verdicts,
+            client,
+            election,
             runtime: Some(runtime),
         })
     }
@@ -157,9 +172,25 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
+            if let Some(namespace) = &self.election
+                && self.facts.leader()
+            {
+                self.facts.set_leader(false);
+                let release = lease::release(self.client.clone(), namespace);
+                // Nobody waits for a process that ends; the lease runs out by itself.
+                let _ = runtime.block_on(async { tokio::time::timeout(RELEASE_MAX, release).await });
+            }
             runtime.shutdown_background();
         }
     }
+}
+
+/// Where our own things are: `POD_NAMESPACE`, else the service account's or the context's namespace.
+fn own_namespace(client: &Client) -> String {
+    let told = std::env::var("POD_NAMESPACE")
+        .ok()
+        .filter(|namespace| !namespace.is_empty());
+    told.unwrap_or_else(|| client.default_namespace().to_owned())
 }
 
 async fn client(options: &KubeOptions) -> Result<Client> {

@@ -295,3 +295,6 @@ fn parent_name(reference: &Value, namespace: &str) -> ParentName {
         port: reference["port"].as_u64().and_then(|port| u16::try_from(port).ok()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 use super::pause::Pauses;
 use super::seen::Sight;
 use super::shape::{Hand, mentions, merged};
+use super::stamp;
 use super::world::World;
 use super::{FIELD_MANAGER, Verdict};
 use crate::telemetry::cluster::WriteFailure;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::watch as latest;
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
@@ -249,7 +250,7 @@ fn outcome(world: &World, id: &ObjectId, ours: Option<&Status>) -> Option<(Value
     if ours.is_none() && !mentions(&current, controller) {
         return None;
     }
-    let now = now();
+    let now = stamp::now();
     let hand = Hand { controller, now: &now };
     let current = Some(&current).filter(|current| current.is_object());
     merged(id, ours, current, hand).map(|status| (status, known.version))
@@ -334,30 +335,6 @@ const fn failure(code: u16) -> WriteFailure {
     }
 }
 
-/// RFC 3339 in seconds, UTC: the form of the API.
-fn now() -> String {
-    let seconds = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    rfc3339(seconds)
-}
-
-fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil from days, with years that begin in March.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 /// Tokens for writes: they come at [`RATE`], and no more than [`BURST`] wait.
 struct Bucket {
     tokens: f64,
@@ -393,19 +370,6 @@ mod tests {
     use super::*;
     use gateway_compiler::objects::Kind;
     use gateway_compiler::status::ObjectStatus;
-
-    #[test]
-    fn time_is_written_as_the_api_writes_it() {
-        let rows = [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_795_278_412, "2026-11-21T17:06:52Z"),
-            (4_102_444_799, "2099-12-31T23:59:59Z"),
-        ];
-        for (seconds, text) in rows {
-            assert_eq!(rfc3339(seconds), text);
-        }
-    }
 
     #[test]
     fn writes_come_at_a_rate_after_a_burst() {
