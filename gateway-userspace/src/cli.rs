@@ -9,6 +9,8 @@ pub mod exit;
 pub mod get;
 pub mod lab;
 pub mod log;
+#[cfg(test)]
+mod packaging;
 pub mod run;
 pub mod status;
 pub mod table;

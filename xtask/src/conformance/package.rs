@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
+use super::topology::NODE_ADDRESS;
 use crate::package::{CASES, KUSTOMIZATIONS, folder};
 use crate::shell::{self, Failure, say, words};
 
@@ -108,9 +109,9 @@ pub fn prove(cluster: &Cluster) -> Result<(), Failure> {
     ));
     cluster.apply("demo.yaml", DEMO)?;
     let chart = folder().join("pool.yaml").display().to_string();
-    at_work(cluster, "the chart with a pool", &chart, Some("10.244.1."))?;
+    at_work(cluster, "the chart with a pool", &chart, Some("10.244.1."), "STOP")?;
     let without = kustomize(cluster, "config/kubernetes/overlays/no-bpf")?;
-    at_work(cluster, "the overlay no-bpf", &without, None)?;
+    at_work(cluster, "the overlay no-bpf", &without, None, "KILL")?;
     say(&format!(
         "packaging is proven in {:.1} s",
         began.elapsed().as_secs_f64()
@@ -118,22 +119,24 @@ pub fn prove(cluster: &Cluster) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Applies a manifest, sees its pod Ready with exactly the capabilities that it names, a route served, the pod killed and
-/// served again, and all of it gone when it is deleted.
-fn at_work(cluster: &Cluster, what: &str, manifest: &str, address_is: Option<&str>) -> Result<(), Failure> {
+/// Applies a manifest, sees its pod Ready with exactly the capabilities that it names, a route served at an address of the
+/// pool (or of the node), the pod started again after `signal`, and all of it gone when it is deleted.
+fn at_work(cluster: &Cluster, what: &str, manifest: &str, pool: Option<&str>, signal: &str) -> Result<(), Failure> {
     let began = Instant::now();
     cluster.kubectl(&format!("apply --server-side --force-conflicts -f {manifest}"))?;
     cluster.kubectl(&format!("-n {NAMESPACE} rollout status daemonset/sluice --timeout=30s"))?;
     let ready = began.elapsed();
     let shown = confined(cluster)?;
     cluster.kubectl("wait gatewayclass/sluice --for=condition=Accepted --timeout=30s")?;
-    let address = wait("the Gateway has an address", || {
-        let told = cluster
-            .kubectl("-n demo get gateway web -o jsonpath={.status.addresses[0].value}")
-            .ok()?;
-        let fits = |prefix| told.trim().starts_with(prefix);
-        (!told.trim().is_empty() && address_is.is_none_or(fits)).then(|| told.trim().to_owned())
-    })?;
+    let address = match pool {
+        None => NODE_ADDRESS.to_owned(),
+        Some(pool) => wait("the Gateway has an address of the pool", || {
+            let told = cluster.kubectl("-n demo get gateway web -o jsonpath={.status.addresses[0].value}");
+            told.ok()
+                .map(|told| told.trim().to_owned())
+                .filter(|told| told.starts_with(pool))
+        })?,
+    };
     let served = || {
         wait("the route is served", || {
             let mut curl = cluster.client_command("curl");
@@ -143,8 +146,8 @@ fn at_work(cluster: &Cluster, what: &str, manifest: &str, address_is: Option<&st
     };
     served()?;
     let first = began.elapsed();
-    // Who kills the process has the kubelet start it again, with what the old one left in the kernel.
-    shell::capture(std::process::Command::new("kill").args(["-KILL", &pid(cluster)?]))?;
+    // One that hangs is ended by its liveness probe; the next finds what it left in the kernel.
+    shell::capture(std::process::Command::new("kill").args(["-s", signal, &pid(cluster)?]))?;
     wait("the container was started again", || {
         let count = "jsonpath={.items[0].status.containerStatuses[0].restartCount}";
         let told = cluster
@@ -169,7 +172,7 @@ fn at_work(cluster: &Cluster, what: &str, manifest: &str, address_is: Option<&st
         return Err(Failure::new(format!("{what}: pins are left in /sys/fs/bpf/sluice")));
     }
     say(&format!(
-        "{what}: Ready after {:.1} s with {shown}, a route served after {:.1} s, restarted, deleted; nothing is left",
+        "{what}: Ready after {:.1} s with {shown}, a route served after {:.1} s, restarted after SIG{signal}, deleted; nothing is left",
         ready.as_secs_f64(),
         first.as_secs_f64()
     ));

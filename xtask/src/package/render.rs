@@ -36,7 +36,9 @@ pub const CASES: &[Case] = &[
     Case {
         // On the topology of `conformance`.
         name: "pool",
-        values: "--set addressPool={10.244.1.0/24} --set datapath.interfaces={client,pods0} --set workers=2 --set log.format=text",
+        values: "--set addressPool={10.244.1.0/24} --set datapath.interfaces={client,pods0} --set workers=2 --set log.format=text \
+                 --set livenessProbe.periodSeconds=1 --set livenessProbe.timeoutSeconds=1 --set livenessProbe.failureThreshold=2 \
+                 --set livenessProbe.terminationGracePeriodSeconds=1",
         shows: &["--address-pool=10.244.1.0/24", "--interface=pods0"],
     },
     Case {

@@ -62,7 +62,8 @@ type container struct {
 	pid      int
 	ready    bool
 	running  bool
-	up       bool // its startup probe has succeeded, or there is none
+	grace    *int64 // of the probe that failed
+	up       bool   // its startup probe has succeeded, or there is none
 	started  metav1.Time
 	restarts int32
 	exit     int32
@@ -367,6 +368,9 @@ func (w *worker) runOnce(ct *container) (int32, error) {
 		grace := int64(30)
 		if s := w.pod.Spec.TerminationGracePeriodSeconds; s != nil {
 			grace = *s
+		}
+		if ct.grace != nil {
+			grace = *ct.grace
 		}
 		end(time.Duration(grace) * time.Second)
 	case <-w.stop:

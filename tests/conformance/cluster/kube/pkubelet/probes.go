@@ -18,6 +18,7 @@ import (
 func (w *worker) watchHealth(ct *container, gone <-chan struct{}, unwell chan<- string) {
 	if p := ct.spec.StartupProbe; p != nil {
 		if !w.ask(ct, p, gone, true) {
+			ct.grace = p.TerminationGracePeriodSeconds
 			unwell <- "its startup probe failed"
 			return
 		}
@@ -29,6 +30,7 @@ func (w *worker) watchHealth(ct *container, gone <-chan struct{}, unwell chan<- 
 	if p := ct.spec.LivenessProbe; p != nil {
 		go func() {
 			if !w.ask(ct, p, gone, false) {
+				ct.grace = p.TerminationGracePeriodSeconds
 				unwell <- "its liveness probe failed"
 			}
 		}()
