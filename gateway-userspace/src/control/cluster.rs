@@ -63,41 +63,55 @@ impl Control {
             revision: self.snapshot.revision.0,
             statuses: corrected(self.configuration.verdicts(), &self.unserved(&ir)),
             broken: Arc::new(self.configuration.broken()),
+            generated: self.configuration.generated(),
             since,
         });
     }
 
-    /// Why listeners are not served, by `namespace/gateway/section`.
-    fn unserved(&self, ir: &Ir) -> BTreeMap<String, String> {
+    /// Why listeners are not served.
+    fn unserved(&self, ir: &Ir) -> Unserved {
         let mut unserved = BTreeMap::new();
         for (bind, why) in self.unprogrammed(ir) {
             let names = ir.listeners.get(&bind).map(|listener| listener.names.as_slice());
             for name in names.unwrap_or_default() {
-                unserved.insert(name.as_str().to_owned(), why.clone());
+                unserved.extend(whose(name.as_str()).map(|name| (name, why.clone())));
             }
         }
         unserved
     }
 }
 
+/// Whose listener, as `namespace/object/section`, is not served, and why.
+type Unserved = BTreeMap<(Kind, String), String>;
+
+/// A listener's name is `namespace/gateway/section`, or `namespace/gateway/namespace/set/section` of a ListenerSet.
+fn whose(listener: &str) -> Option<(Kind, String)> {
+    let parts: Vec<&str> = listener.split('/').collect();
+    match parts.as_slice() {
+        [namespace, gateway, section] => Some((Kind::Gateway, format!("{namespace}/{gateway}/{section}"))),
+        [_, _, namespace, set, section] => Some((Kind::ListenerSet, format!("{namespace}/{set}/{section}"))),
+        _ => None,
+    }
+}
+
 /// Statuses in which listeners that are not served are not programmed, nor Gateways that have only such.
-fn corrected(statuses: Arc<Vec<ObjectStatus>>, unserved: &BTreeMap<String, String>) -> Arc<Vec<ObjectStatus>> {
+fn corrected(statuses: Arc<Vec<ObjectStatus>>, unserved: &Unserved) -> Arc<Vec<ObjectStatus>> {
     if unserved.is_empty() {
         return statuses;
     }
     let mut statuses = statuses.as_ref().clone();
-    let gateways = statuses.iter_mut().filter(|one| one.object.kind == Kind::Gateway);
-    for ObjectStatus { object, status } in gateways {
-        let Status::Gateway {
+    for ObjectStatus { object, status } in &mut statuses {
+        let (Status::Gateway {
             conditions, listeners, ..
-        } = status
+        }
+        | Status::ListenerSet { conditions, listeners }) = status
         else {
             continue;
         };
         let mut last = None;
         for listener in listeners.iter_mut() {
             let name = format!("{}/{}/{}", object.namespace, object.name, listener.name);
-            if let Some(why) = unserved.get(&name) {
+            if let Some(why) = unserved.get(&(object.kind, name)) {
                 fail(&mut listener.conditions, reason::PENDING, why);
                 last = Some(why);
             }
@@ -174,15 +188,21 @@ mod tests {
 
     #[test]
     fn a_listener_that_is_not_served_is_not_programmed_and_a_gateway_without_any_other_neither() {
-        let why = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| (format!("n/g/{name}"), "port taken".to_owned()))
-                .collect()
+        let why = |names: &[&str]| -> Unserved {
+            let names = names.iter().filter_map(|name| whose(&format!("n/g/{name}")));
+            names.map(|name| (name, "port taken".to_owned())).collect()
         };
         let statuses = gateway();
         assert!(Arc::ptr_eq(&corrected(statuses.clone(), &BTreeMap::new()), &statuses));
         assert_eq!(who(&corrected(statuses.clone(), &why(&["b"]))), [true, true, false]);
-        assert_eq!(who(&corrected(statuses, &why(&["a", "b"]))), [false, false, false]);
+        assert_eq!(
+            who(&corrected(statuses.clone(), &why(&["a", "b"]))),
+            [false, false, false]
+        );
+        assert_eq!(
+            who(&corrected(statuses, &why(&["m/set/a"]))),
+            [true, true, true],
+            "a set's listener of that name"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
 use anyhow::Result;
 use gateway_compiler::diagnostic::Severity;
+use gateway_compiler::generated::GatewayService;
 use gateway_compiler::objects::{Change, ObjectId, Objects, Source};
 use gateway_compiler::status::{ListenerStatus, ObjectStatus, Status};
 use gateway_compiler::{Compiled, Settings, compile, parse};
@@ -119,6 +120,11 @@ impl Configuration {
     /// What every object is told, in order of the objects.
     pub fn verdicts(&self) -> Arc<Vec<ObjectStatus>> {
         self.statuses.clone()
+    }
+
+    /// What should stand in the cluster for each Gateway.
+    pub fn generated(&self) -> Arc<Vec<GatewayService>> {
+        Arc::new(self.compiled.generated.clone())
     }
 
     /// Objects whose newest version could not be used.

@@ -16,6 +16,8 @@
 //! | `gateway.networking.k8s.io` | `gatewayclasses/status gateways/status listenersets/status httproutes/status grpcroutes/status tcproutes/status tlsroutes/status udproutes/status backendtlspolicies/status` | `patch` |
 //! | core | `services secrets configmaps namespaces` | `get list watch` |
 //! | core | `services/status` | `patch` |
+//! | core | `services`, for those that stand for Gateways | `create patch delete` |
+//! | `discovery.k8s.io` | `endpointslices`, likewise | `create patch delete` |
 //! | `sluice.dev` | `gatewayclassconfigs` | `get list watch` |
 //! | `gateway.envoyproxy.io` | `backends` | `get list watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `get list watch` |
@@ -30,12 +32,14 @@ mod pause;
 mod seen;
 mod shape;
 mod stamp;
+mod standing;
 mod watch;
 mod world;
 mod writer;
 
 use crate::telemetry::cluster::ClusterFacts;
 use anyhow::{Context, Result};
+use gateway_compiler::generated::GatewayService;
 use gateway_compiler::objects::{Change, ObjectId};
 use gateway_compiler::status::{ObjectStatus, Status};
 use kube::Client;
@@ -79,6 +83,8 @@ pub struct Verdict {
     pub statuses: Arc<Vec<ObjectStatus>>,
     /// Objects whose newest version could not be used: what they were told before stays.
     pub broken: Arc<BTreeSet<ObjectId>>,
+    /// What stands in the cluster for each Gateway.
+    pub generated: Arc<Vec<GatewayService>>,
     /// When the oldest change in it was seen.
     pub since: Option<Instant>,
 }
@@ -135,6 +141,7 @@ impl Cluster {
         runtime.spawn(world.clone().pace());
         runtime.spawn(discovery::run(world.clone(), client.clone()));
         runtime.spawn(discovery::pulse(world.clone(), client.clone()));
+        runtime.spawn(standing::run(world.clone(), client.clone(), newest.clone()));
         runtime.spawn(writer::run(world.clone(), client.clone(), newest));
         if let Some(namespace) = &election {
             runtime.spawn(lease::run(world.clone(), client.clone(), namespace.clone()));

@@ -43,6 +43,8 @@ pub struct Known {
     pub hash: u64,
     /// `metadata.resourceVersion`.
     pub version: Box<str>,
+    /// `metadata.uid` of a Gateway, which other objects may belong to.
+    pub uid: Option<Box<str>>,
     /// JSON; `None` for kinds whose status is not ours.
     pub status: Option<Box<str>>,
 }
@@ -58,6 +60,7 @@ pub struct Sight {
 impl Sight {
     /// `None` for an object without a name, which no API server sends.
     pub fn of(kind: Kind, mut object: DynamicObject) -> Option<Self> {
+        let uid = object.metadata.uid.take().filter(|_| kind == Kind::Gateway);
         slim(kind, &mut object);
         let name = object.metadata.name.clone()?;
         let id = ObjectId::new(kind, object.metadata.namespace.as_deref(), &name);
@@ -82,6 +85,7 @@ impl Sight {
         let known = Known {
             hash: hasher.finish(),
             version,
+            uid: uid.map(Into::into),
             status,
         };
         Some(Self { id, known, object })
@@ -95,7 +99,6 @@ fn slim(kind: Kind, object: &mut DynamicObject) {
     metadata.owner_references = None;
     metadata.finalizers = None;
     metadata.self_link = None;
-    metadata.uid = None;
     if let Some(annotations) = &mut metadata.annotations {
         annotations.remove(LAST_APPLIED);
     }
