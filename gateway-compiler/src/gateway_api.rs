@@ -29,6 +29,7 @@ mod listener;
 mod listener_set;
 mod load_balancer;
 mod matches;
+pub(crate) mod memo;
 mod parameters;
 mod reference_grant;
 mod retry;
@@ -40,6 +41,7 @@ mod topology;
 use crate::objects::{EndpointSlices, Key, ObjectId, Objects};
 use crate::{Compiled, Diagnostic, Settings};
 use gateway_core::ir::{Certificate, CertificateName, Service, ServiceName};
+use memo::{Asked, Memo, Same};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What every step reads and adds to.
@@ -53,9 +55,17 @@ pub(crate) struct Work<'o> {
     /// Services that each route names.
     reached: BTreeMap<ObjectId, BTreeSet<Key>>,
     found: Vec<Diagnostic>,
+    /// About services rather than the routes that name them.
+    found_of_services: Vec<Diagnostic>,
+    /// By the route that is converted.
+    asked: Asked,
+    before: &'o Memo,
+    same: Same,
+    after: Memo,
 }
 
-pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
+/// With what the compilation before left, and what this one leaves.
+pub(crate) fn compile(objects: &Objects, settings: &Settings, before: &Memo) -> (Compiled, Memo) {
     let mut work = Work {
         objects,
         settings,
@@ -65,8 +75,15 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
         policies: backend_tls::Policies::default(),
         reached: BTreeMap::new(),
         found: Vec::new(),
+        found_of_services: Vec::new(),
+        asked: Asked::default(),
+        before,
+        same: Same::default(),
+        after: Memo::default(),
     };
     work.policies = backend_tls::policies(&mut work);
+    work.after = Memo::begin(objects, settings, work.policies.answers());
+    work.same = before.compare(&work.after);
     let (classes, mut statuses) = class::classes(&mut work);
     let balancers = load_balancer::all(&work);
     let wanting = balancers.iter().map(|one| one.wanting(&work)).collect();
@@ -80,10 +97,12 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings) -> Compiled {
     statuses.extend(balancers);
     statuses.extend(gateways.iter().flat_map(told::gateway));
     statuses.extend(backend_tls::statuses(&work.policies, &gateways, &work.reached));
-    Compiled {
+    work.found.append(&mut work.found_of_services);
+    let compiled = Compiled {
         ir,
         statuses,
         generated: gateways.iter().map(infrastructure::service).collect(),
         diagnostics: work.found,
-    }
+    };
+    (compiled, work.after)
 }

@@ -45,7 +45,25 @@ pub struct Compiled {
 
 /// Compiles everything.
 pub fn compile(objects: &Objects, settings: &Settings) -> Compiled {
-    let mut compiled = gateway_api::compile(objects, settings);
+    Compiler::default().compile(objects, settings)
+}
+
+/// Compiles again and again: what did not change since the last time is not worked out again, and the parts of the `Ir`
+/// that follow from it are the very same ones. The result is that of [`compile`].
+#[derive(Clone, Debug, Default)]
+pub struct Compiler {
+    memo: gateway_api::memo::Memo,
+}
+
+impl Compiler {
+    pub fn compile(&mut self, objects: &Objects, settings: &Settings) -> Compiled {
+        let (compiled, memo) = gateway_api::compile(objects, settings, &self.memo);
+        self.memo = memo;
+        finish(compiled, objects)
+    }
+}
+
+fn finish(mut compiled: Compiled, objects: &Objects) -> Compiled {
     compiled.diagnostics.extend(objects.findings().cloned());
     compiled.diagnostics.sort();
     compiled.diagnostics.dedup();

@@ -4,8 +4,8 @@
 //! route attached to it or on a Service behind it. Where these differ the strictest wins (http > splice > kernel) and
 //! a diagnostic says so. A plane that cannot do what the rules ask is left for the next stricter one, with the reason.
 
-use crate::diagnostic::{Diagnostic, Severity};
-use crate::objects::Subject;
+use crate::diagnostic::{Diagnostic, Position, Severity};
+use crate::objects::{ObjectId, Subject};
 use gateway_core::ir::{Destination, StreamRule, Transport};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -57,14 +57,28 @@ impl Protocol {
 }
 
 /// An annotation that asks for a plane.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish<'o> {
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
     pub plane: PlaneName,
-    pub by: Subject<'o>,
+    pub by: ObjectId,
+    position: Option<Position>,
+}
+
+impl Wish {
+    fn lost(&self, problem: String, remedy: String) -> Diagnostic {
+        Diagnostic {
+            position: self.position.clone(),
+            severity: Severity::Warning,
+            object: Some(self.by.clone()),
+            field: FIELD.to_owned(),
+            problem,
+            remedy,
+        }
+    }
 }
 
 /// Reads the annotation of an object.
-pub(crate) fn wish<'o>(by: Subject<'o>, found: &mut Vec<Diagnostic>) -> Option<Wish<'o>> {
+pub(crate) fn wish(by: Subject<'_>, found: &mut Vec<Diagnostic>) -> Option<Wish> {
     let plane = match by.annotation(ANNOTATION)? {
         "kernel" => PlaneName::Kernel,
         "splice" => PlaneName::Splice,
@@ -75,7 +89,11 @@ pub(crate) fn wish<'o>(by: Subject<'o>, found: &mut Vec<Diagnostic>) -> Option<W
             return None;
         }
     };
-    Some(Wish { plane, by })
+    Some(Wish {
+        plane,
+        by: by.id.clone(),
+        position: by.position(FIELD),
+    })
 }
 
 /// A plane and the sentence for `status`.
@@ -86,7 +104,7 @@ pub(crate) struct Choice {
 }
 
 /// The plane that the protocol and the wishes give; wishes that lose are reported.
-pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Diagnostic>) -> Choice {
+pub(crate) fn choose(protocol: Protocol, wishes: &[Wish], found: &mut Vec<Diagnostic>) -> Choice {
     let (plane, why) = match protocol {
         Protocol::Http => (PlaneName::Http, "HTTP requests are parsed and routed".to_owned()),
         Protocol::Https => (
@@ -102,12 +120,12 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
             "TLS is terminated, then its bytes are relayed".to_owned(),
         ),
         Protocol::Tcp => match wishes.iter().max_by_key(|wish| wish.plane) {
-            Some(wish) => (wish.plane, format!("{} asks", wish.by.id)),
+            Some(wish) => (wish.plane, format!("{} asks", wish.by)),
             None => (PlaneName::Kernel, "TCP is forwarded by packets".to_owned()),
         },
         // Datagrams hold no requests: whoever asks for those gets the relay.
         Protocol::Udp => match wishes.iter().max_by_key(|wish| wish.plane) {
-            Some(wish) => (wish.plane.min(PlaneName::Splice), format!("{} asks", wish.by.id)),
+            Some(wish) => (wish.plane.min(PlaneName::Splice), format!("{} asks", wish.by)),
             None => (PlaneName::Kernel, "datagrams are forwarded by packets".to_owned()),
         },
     };
@@ -124,10 +142,7 @@ pub(crate) fn choose(protocol: Protocol, wishes: &[Wish<'_>], found: &mut Vec<Di
                 format!("the annotation asks for {}, but {why}: {plane} it is", wish.plane)
             }
         };
-        found.push(
-            wish.by
-                .finding(Severity::Warning, FIELD, problem, format!("remove it or write {plane}")),
-        );
+        found.push(wish.lost(problem, format!("remove it or write {plane}")));
     }
     let asked = matches!(protocol, Protocol::Tcp | Protocol::Udp) && !wishes.is_empty();
     Choice {

@@ -71,9 +71,9 @@ pub(super) fn assemble<'o>(
 fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_core::ir::Listener {
     let protocols: BTreeSet<Protocol> = served.iter().map(|s| s.protocol).collect();
     let protocol = protocols.first().copied().unwrap_or(Protocol::Tcp);
-    let mut wishes: Vec<_> = served.iter().flat_map(|s| s.listener.wishes.iter().copied()).collect();
-    wishes.sort_by(|a, b| a.by.id.cmp(b.by.id));
-    wishes.dedup_by(|a, b| a.by.id == b.by.id);
+    let mut wishes: Vec<_> = served.iter().flat_map(|s| s.listener.wishes.iter().cloned()).collect();
+    wishes.sort_by(|a: &plane::Wish, b| a.by.cmp(&b.by));
+    wishes.dedup_by(|a, b| a.by == b.by);
     let Choice { plane, mut why } = plane::choose(protocol, &wishes, &mut work.found);
     let plane = match (protocol, plane) {
         (Protocol::Http | Protocol::Https, _) => Plane::Http(http(work, protocol, served)),
@@ -147,12 +147,29 @@ fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<Arc<VirtualHost>> 
             }
             None => Arc::clone(rule),
         });
-        Arc::new(VirtualHost {
-            hostname: hostname.clone(),
-            rules: rules.collect(),
-        })
+        let rules: Vec<_> = rules.collect();
+        let known = work.before.hosts.get(&served.listener.name);
+        known
+            .and_then(|known| same_host(known, hostname, &rules))
+            .unwrap_or_else(|| {
+                let hostname = hostname.clone();
+                Arc::new(VirtualHost { hostname, rules })
+            })
     });
-    hosts.collect()
+    let hosts: Vec<_> = hosts.collect();
+    work.after.hosts.insert(served.listener.name.clone(), hosts.clone());
+    hosts
+}
+
+/// The host that had this name and the very same rules before.
+fn same_host(before: &[Arc<VirtualHost>], hostname: &HostPattern, rules: &[Arc<HttpRule>]) -> Option<Arc<VirtualHost>> {
+    let from = before.partition_point(|host| host.hostname < *hostname);
+    let mut named = before[from..].iter().take_while(|host| host.hostname == *hostname);
+    let same = |host: &&Arc<VirtualHost>| {
+        let mut both = host.rules.iter().zip(rules);
+        host.rules.len() == rules.len() && both.all(|(a, b)| Arc::ptr_eq(a, b))
+    };
+    named.find(same).cloned()
 }
 
 /// A rule whose every match stands in earlier rules too never gets a request.

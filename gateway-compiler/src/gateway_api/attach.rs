@@ -4,7 +4,7 @@ use super::Work;
 use super::condition::condition;
 use super::gateway::Gateway;
 use super::listener::{Attached, Listener, Namespaces};
-use super::route::{Carries, Route, Verdict};
+use super::route::{Carries, Ready, Verdict};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{LabelSelector, ParentRef};
 use crate::objects::{Key, Kind, Objects, Subject};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 const PARENTS_MAX: usize = 32;
 
 /// Attaches a route to every listener it names and fits; `None` when none of its parents is ours.
-pub(super) fn attach<'o>(work: &mut Work<'o>, gateways: &mut [Gateway<'o>], route: Route<'o>) -> Option<ObjectStatus> {
+pub(super) fn attach<'o>(work: &mut Work<'o>, gateways: &mut [Gateway<'o>], route: Ready<'o>) -> Option<ObjectStatus> {
     let mut parents: Vec<ParentStatus> = Vec::new();
     let count = super::route::bound(work, route.subject, "spec.parentRefs", route.parents.len(), PARENTS_MAX);
     for (index, parent) in route.parents.iter().enumerate().take(count) {
@@ -63,7 +63,7 @@ struct Refusal {
 fn find<'g, 'o>(
     work: &mut Work<'o>,
     gateways: &'g mut [Gateway<'o>],
-    route: &Route<'o>,
+    route: &Ready<'o>,
     parent: &ParentRef,
     field: &str,
 ) -> Option<(&'g mut Gateway<'o>, usize, ParentName)> {
@@ -119,7 +119,7 @@ fn to_gateway<'o>(
     objects: &Objects,
     gateway: &mut Gateway<'o>,
     rank: usize,
-    route: &Route<'o>,
+    route: &Ready<'o>,
     name: &ParentName,
 ) -> Result<(), Refusal> {
     if let Carries::Nothing = route.carries {
@@ -247,12 +247,12 @@ pub(super) fn selects(objects: &Objects, selector: &LabelSelector, namespace: &s
 
 /// Puts the route's rules behind a listener, under what each of its hostnames has in common with the listener's. The
 /// same route by two parentRefs joins once.
-fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<(HostPattern, &HostPattern)>) {
+fn join<'o>(listener: &mut Listener<'o>, route: &Ready<'o>, hosts: Vec<(HostPattern, &HostPattern)>) {
     if !listener.attached.insert(route.subject.id.clone()) {
         return;
     }
     listener.accepted += u32::from(!route.verdict.all_bad());
-    listener.wishes.extend(&route.verdict.wishes);
+    listener.wishes.extend(route.verdict.wishes.iter().cloned());
     for (host, own) in hosts {
         match &route.carries {
             Carries::Http(rules) => {
@@ -271,7 +271,7 @@ fn join<'o>(listener: &mut Listener<'o>, route: &Route<'o>, hosts: Vec<(HostPatt
 }
 
 /// What a route is told about one parent.
-fn conditions(verdict: &Verdict<'_>, refused: Option<(&'static str, String)>, generation: i64) -> Vec<Condition> {
+fn conditions(verdict: &Verdict, refused: Option<(&'static str, String)>, generation: i64) -> Vec<Condition> {
     let wrong = verdict.refused.clone();
     let all_bad = verdict.all_bad();
     let accepted = match (refused, &wrong) {

@@ -1,6 +1,7 @@
 //! backendRefs to destinations. What cannot be resolved becomes [`Destination::Fail`] for its share of the traffic.
 
-use super::{Work, endpoints, external, reference_grant};
+use super::memo::{self, Want};
+use super::{Work, external, reference_grant};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::BackendRef;
 use crate::objects::{Key, Kind, Subject};
@@ -21,7 +22,7 @@ pub(super) struct Unresolved {
 }
 
 /// What a backendRef is worth.
-pub(super) struct Backend<'o> {
+pub(super) struct Backend {
     pub to: Destination,
     /// Instead of `to` where the client's own TLS passes through: no policy has a say there.
     pub untouched: Destination,
@@ -29,7 +30,7 @@ pub(super) struct Backend<'o> {
     pub protocol: Option<UpstreamProtocol>,
     pub weight: u32,
     /// What the Service asks of the listener's plane.
-    pub wish: Option<Wish<'o>>,
+    pub wish: Option<Wish>,
     pub unresolved: Option<Unresolved>,
 }
 
@@ -42,7 +43,7 @@ struct BadRef {
 }
 
 /// Resolves the backendRef that stands at `field` of `route`.
-pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &BackendRef) -> Backend<'o> {
+pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &BackendRef) -> Backend {
     let mut weight = backend.weight.unwrap_or(1);
     if weight > WEIGHT_MAX {
         let problem = format!("the weight {weight} is larger than {WEIGHT_MAX}, which is taken");
@@ -83,14 +84,9 @@ pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, 
     }
 }
 
-type Found<'o> = (Destination, Destination, Option<UpstreamProtocol>, Option<Wish<'o>>);
+type Found = (Destination, Destination, Option<UpstreamProtocol>, Option<Wish>);
 
-fn service<'o>(
-    work: &mut Work<'o>,
-    route: Subject<'o>,
-    field: &str,
-    backend: &BackendRef,
-) -> Result<Found<'o>, BadRef> {
+fn service<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &BackendRef) -> Result<Found, BadRef> {
     let bad = |reason, part, problem, remedy| BadRef {
         reason,
         part,
@@ -124,6 +120,7 @@ fn service<'o>(
         ));
     }
     let key = Key::new(namespace, &backend.name);
+    memo::looked(work, referred, &key);
     let objects = work.objects;
     if referred == Kind::Backend {
         let Some(object) = objects.backends.get(&key) else {
@@ -133,7 +130,7 @@ fn service<'o>(
         };
         let wish = plane::wish(object.subject(), &mut work.found);
         let protocol = external::protocol(&object.body.spec.app_protocols);
-        let to = Destination::Service(external::backend(work, object));
+        let to = Destination::Service(memo::want(work, Want::Backend(key)));
         return Ok((to.clone(), to, protocol, wish));
     }
     let Some(object) = objects.services.get(&key) else {
@@ -176,12 +173,13 @@ fn service<'o>(
             "name a port of the Service",
         ));
     };
-    work.reached.entry(route.id.clone()).or_default().insert(key.clone());
+    work.asked.reached.insert(key.clone());
     let found = |work: &mut Work<'o>, tls| {
-        Destination::Service(match &outside {
-            Some((host, _)) => external::name(work, object, host, number, tls),
-            None => endpoints::service(work, object, port, tls),
-        })
+        let want = match &outside {
+            Some((host, _)) => Want::Outside(key.clone(), (*host).to_owned(), number, tls),
+            None => Want::Service(key.clone(), port.clone(), tls),
+        };
+        Destination::Service(memo::want(work, want))
     };
     let tls = match work.policies.of(&key, &port.name) {
         // Datagrams are in no TLS session.

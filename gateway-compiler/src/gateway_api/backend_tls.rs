@@ -6,6 +6,7 @@
 use super::authority::{self, REFS_MAX, Reasons};
 use super::condition::condition;
 use super::gateway::Gateway;
+use super::memo::Answer;
 use super::{Work, hostname};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{BackendTlsPolicy, SubjectAltName};
@@ -39,6 +40,17 @@ struct Policy<'o> {
 }
 
 impl Policies<'_> {
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// How each target is spoken to.
+    pub fn answers(&self) -> Vec<Answer> {
+        let answer =
+            |(target, index): (&(Key, Option<String>), &usize)| (target.clone(), self.policies[*index].tls.clone());
+        self.targets.iter().map(answer).collect()
+    }
+
     /// How the endpoints behind a port are spoken to. `None`: as the Service says; `Err`: not at all, and why.
     pub fn of(&self, service: &Key, port: &str) -> Option<Result<&Arc<BackendTls>, String>> {
         let of_port = self.targets.get(&(service.clone(), Some(port.to_owned())));

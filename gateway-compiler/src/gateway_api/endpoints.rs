@@ -10,7 +10,7 @@ use super::Work;
 use super::topology::{self, Hinted};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{EndpointConditions, ServicePort, SliceEndpoint};
-use crate::objects::{EndpointSlices, Object, kinds};
+use crate::objects::{EndpointSlices, Key, Object, kinds};
 use gateway_core::ir::{BackendTls, BalancePolicy, Endpoint, EndpointName, Readiness, Service, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +24,16 @@ pub(super) fn of_family(service: &ServiceName, ipv4: bool) -> ServiceName {
     ServiceName::new(format!("{service}/{}", if ipv4 { "ipv4" } else { "ipv6" }))
 }
 
-/// `namespace/name:port`, of a UDP port with `/udp` behind it, resolved once into `work.services`, with one service for each family.
+/// `namespace/name:port`, of a UDP port with `/udp` behind it.
+pub(super) fn name(service: &Key, port: &ServicePort) -> ServiceName {
+    let transport = match port.protocol.as_deref() {
+        Some("UDP") => "/udp",
+        _ => "",
+    };
+    ServiceName::new(format!("{service}:{}{transport}", port.port))
+}
+
+/// Puts the service of this [`name`] into `work.services`, with one service for each family.
 /// `tls`: how its endpoints are spoken to; depends on the Service and the port alone. The kernel plane's twins are in
 /// plain text: what packets carry is not ours.
 pub(super) fn service(
@@ -32,23 +41,13 @@ pub(super) fn service(
     object: &Object<kinds::Service>,
     port: &ServicePort,
     tls: Option<Arc<BackendTls>>,
-) -> ServiceName {
-    let transport = match port.protocol.as_deref() {
-        Some("UDP") => "/udp",
-        _ => "",
-    };
-    let text = format!("{}:{}{transport}", object.key(), port.port);
-    let name = ServiceName::new(text.as_str());
-    if work.services.contains_key(&name) {
-        return name;
-    }
+) {
     let (all, matched) = collect(work, object, port);
     if all.is_empty() {
         let key = (object.id.namespace.as_str(), object.id.name.as_str());
         report_empty(work, object, port, matched, work.slices.contains_key(&key));
     }
-    store(work, name.clone(), all, tls);
-    name
+    store(work, name(&object.key(), port), all, tls);
 }
 
 /// Puts a service with these endpoints into `work.services`, and one for each family beside it.
@@ -156,7 +155,7 @@ fn collect(
                 break;
             }
             let new = Endpoint {
-                name: name(endpoint, addr),
+                name: name_of(endpoint, addr),
                 addr,
                 weight: 1,
                 readiness,
@@ -198,7 +197,7 @@ fn readiness(conditions: EndpointConditions) -> Option<Readiness> {
     }
 }
 
-fn name(endpoint: &SliceEndpoint, addr: SocketAddr) -> EndpointName {
+fn name_of(endpoint: &SliceEndpoint, addr: SocketAddr) -> EndpointName {
     let target = endpoint.target_ref.as_ref().map(|target| target.name.as_str());
     match [target, endpoint.hostname.as_deref()]
         .into_iter()

@@ -7,7 +7,7 @@ use super::Work;
 use super::endpoints::{self, ENDPOINTS_MAX};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{self, ServicePort};
-use crate::objects::{Object, Subject};
+use crate::objects::{Key, Object, Subject};
 use gateway_core::ir::{BackendTls, Endpoint, EndpointName, Readiness, ServiceName, UpstreamProtocol};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,29 +22,31 @@ pub(super) fn port(spec: &kinds::ServiceSpec, number: u16) -> ServicePort {
     })
 }
 
-/// `namespace/name:port` of an ExternalName Service, whose endpoints are the addresses of `host`.
-pub(super) fn name(
+/// `namespace/name:port` of an ExternalName Service.
+pub(super) fn name(service: &Key, port: u16) -> ServiceName {
+    ServiceName::new(format!("{service}:{port}"))
+}
+
+/// `Backend/namespace/name`.
+pub(super) fn name_of_backend(backend: &Key) -> ServiceName {
+    ServiceName::new(format!("Backend/{backend}"))
+}
+
+/// Puts the service of this [`name`] into `work.services`: its endpoints are the addresses of `host`.
+pub(super) fn service(
     work: &mut Work<'_>,
     object: &Object<kinds::Service>,
     host: &str,
     port: u16,
     tls: Option<Arc<BackendTls>>,
-) -> ServiceName {
-    let name = ServiceName::new(format!("{}:{port}", object.key()));
-    if !work.services.contains_key(&name) {
-        let mut found = Found::default();
-        found.host(work, object.subject(), "spec.externalName", host, port);
-        endpoints::store(work, name.clone(), found.0, tls);
-    }
-    name
+) {
+    let mut found = Found::default();
+    found.host(work, object.subject(), "spec.externalName", host, port);
+    endpoints::store(work, name(&object.key(), port), found.0, tls);
 }
 
-/// `Backend/namespace/name`.
-pub(super) fn backend(work: &mut Work<'_>, object: &Object<kinds::Backend>) -> ServiceName {
-    let name = ServiceName::new(format!("Backend/{}", object.key()));
-    if work.services.contains_key(&name) {
-        return name;
-    }
+/// Puts the service of a Backend into `work.services`.
+pub(super) fn backend(work: &mut Work<'_>, object: &Object<kinds::Backend>) {
     let subject = object.subject();
     let mut found = Found::default();
     for (index, endpoint) in object.body.spec.endpoints.iter().enumerate() {
@@ -73,8 +75,7 @@ pub(super) fn backend(work: &mut Work<'_>, object: &Object<kinds::Backend>) -> S
         work.found
             .push(subject.finding(Severity::Warning, "spec.endpoints", problem, ""));
     }
-    endpoints::store(work, name.clone(), found.0, None);
-    name
+    endpoints::store(work, name_of_backend(&object.key()), found.0, None);
 }
 
 /// What the first word that is understood asks to be spoken.

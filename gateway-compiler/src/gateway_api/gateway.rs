@@ -171,7 +171,7 @@ pub(super) fn listeners<'o>(
             continue;
         }
         let mut listener = listener::read(work, gateway, body, (by, rank), (index, spec));
-        listener.wishes.extend(&wishes);
+        listener.wishes.extend(wishes.iter().cloned());
         listeners.push(listener);
     }
     listeners

@@ -12,7 +12,7 @@ use crate::objects::kinds::GrpcRoute;
 use gateway_core::ir::{Filter, HttpRule, RouteKind, Timeouts};
 use std::sync::Arc;
 
-pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) -> Route<'o> {
+pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) -> Route {
     let (subject, spec) = (object.subject(), &object.body.spec);
     let mut route = route::begin(work, subject, &spec.parent_refs, &spec.hostnames);
     let cors = filters::cors_for_grpc(subject, &mut work.found);

@@ -16,7 +16,7 @@ use gateway_core::ir::{
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<HttpRoute>) -> Route<'o> {
+pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<HttpRoute>) -> Route {
     let (subject, spec) = (object.subject(), &object.body.spec);
     let mut route = route::begin(work, subject, &spec.parent_refs, &spec.hostnames);
     // Absent rules are one that matches everything (Gateway API default).
@@ -37,7 +37,7 @@ fn one<'o>(
     subject: Subject<'o>,
     index: usize,
     rule: &HttpRouteRule,
-    verdict: &mut Verdict<'o>,
+    verdict: &mut Verdict,
 ) -> Option<HttpRule> {
     let field = format!("spec.rules[{index}]");
     let matches = match_list(work, subject, &field, &rule.matches, matches::http, verdict)?;
@@ -107,7 +107,7 @@ pub(super) fn match_list<M: MatchSpec>(
     field: &str,
     specs: &[M],
     convert: fn(&M) -> Result<HttpMatch, matches::BadMatch>,
-    verdict: &mut Verdict<'_>,
+    verdict: &mut Verdict,
 ) -> Option<Vec<HttpMatch>> {
     if specs.is_empty() {
         return Some(vec![matches::everything()]);
@@ -147,7 +147,7 @@ impl<'o> RuleParts<'o, '_> {
         &self,
         work: &mut Work<'o>,
         matches: &[HttpMatch],
-        verdict: &mut Verdict<'o>,
+        verdict: &mut Verdict,
     ) -> (Vec<Filter>, Vec<Weighted<HttpDestination>>) {
         let prefixes = matches.iter().all(|m| matches!(m.path, PathMatch::Prefix(_)));
         let list = format!("{}.filters", self.field);
@@ -190,7 +190,7 @@ impl<'o> RuleParts<'o, '_> {
         &self,
         work: &mut Work<'o>,
         redirects: bool,
-        verdict: &mut Verdict<'o>,
+        verdict: &mut Verdict,
     ) -> Vec<Weighted<HttpDestination>> {
         if self.backends.is_empty() {
             if redirects {

@@ -71,7 +71,7 @@ pub(super) struct Listener<'o> {
     pub hosts: BTreeMap<Met, Vec<(Subject<'o>, Arc<HttpRule>)>>,
     /// In order of age.
     pub streams: Vec<Attached>,
-    pub wishes: Vec<Wish<'o>>,
+    pub wishes: Vec<Wish>,
 }
 
 impl Listener<'_> {

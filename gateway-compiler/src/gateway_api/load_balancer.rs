@@ -2,7 +2,8 @@
 //! forwarded by packets where packets can.
 
 use super::address::{Placed, Wanting};
-use super::{Work, assemble, endpoints};
+use super::memo::{self, Want};
+use super::{Work, assemble};
 use crate::diagnostic::Severity;
 use crate::objects::{Object, kinds};
 use crate::plane::{self, PlaneName};
@@ -132,7 +133,7 @@ impl<'o> Balancer<'o> {
             terminate: None,
             destinations: vec![Weighted {
                 weight: 1,
-                to: Destination::Service(endpoints::service(work, self.object, port, None)),
+                to: Destination::Service(memo::want(work, Want::Service(self.object.key(), port.clone(), None))),
             }],
         };
         let rules = StreamRules {

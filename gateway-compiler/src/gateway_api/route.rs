@@ -1,10 +1,11 @@
 //! Routes of every kind in one shape: who they belong to and what they carry, before they meet a listener.
 
 use super::backend_ref::Unresolved;
+use super::memo::{self, Asked};
 use super::{Work, grpc_route, hostname, http_route, stream_route};
-use crate::diagnostic::Severity;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::kinds::ParentRef;
-use crate::objects::{Kind, Subject};
+use crate::objects::{Kind, Object, Reading, Subject};
 use crate::plane::{self, Wish};
 use crate::status::reason;
 use gateway_core::ir::{Destination, HostPattern, HttpRule, RuleName, UpstreamProtocol};
@@ -17,17 +18,16 @@ pub(super) const RULES_MAX: usize = 16;
 pub(super) const MATCHES_MAX: usize = 64;
 pub(super) const BACKENDS_MAX: usize = 16;
 
-/// A route, converted.
-pub(super) struct Route<'o> {
-    pub subject: Subject<'o>,
-    pub parents: &'o [ParentRef],
+/// A route that is converted.
+pub(super) struct Route {
     /// Never empty: a route without hostnames has [`HostPattern::Any`].
     pub hostnames: Vec<HostPattern>,
     pub carries: Carries,
-    pub verdict: Verdict<'o>,
+    pub verdict: Verdict,
 }
 
 /// What a route brings to a listener.
+#[derive(Debug)]
 pub(super) enum Carries {
     Http(Vec<Arc<HttpRule>>),
     Stream(Stream),
@@ -36,14 +36,14 @@ pub(super) enum Carries {
 }
 
 /// The one rule of a TCPRoute, TLSRoute or UDPRoute.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Stream {
     pub name: RuleName,
     pub shares: Vec<StreamShare>,
 }
 
 /// A backend of it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct StreamShare {
     pub weight: u32,
     pub to: Destination,
@@ -54,9 +54,9 @@ pub(super) struct StreamShare {
 }
 
 /// What was found while a route was converted.
-#[derive(Default)]
-pub(super) struct Verdict<'o> {
-    pub wishes: Vec<Wish<'o>>,
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub wishes: Vec<Wish>,
     /// The first reference that did not resolve.
     pub unresolved: Option<Unresolved>,
     /// Rules that cannot do what they say, with the first reason.
@@ -65,7 +65,7 @@ pub(super) struct Verdict<'o> {
     pub refused: Option<(&'static str, String)>,
 }
 
-impl Verdict<'_> {
+impl Verdict {
     /// No rule does what it says: the route is not accepted.
     pub fn all_bad(&self) -> bool {
         self.good_rules == 0 && self.refused.is_some()
@@ -77,36 +77,96 @@ impl Verdict<'_> {
     }
 }
 
+/// A route, ready to be attached.
+pub(super) struct Ready<'o> {
+    pub subject: Subject<'o>,
+    pub parents: &'o [ParentRef],
+    pub converted: Arc<Converted>,
+}
+
+/// What a route came to: the same as long as nothing it refers to changes.
+#[derive(Debug)]
+pub(super) struct Converted {
+    /// Never empty: a route without hostnames has [`HostPattern::Any`].
+    pub hostnames: Vec<HostPattern>,
+    pub carries: Carries,
+    pub verdict: Verdict,
+    pub found: Vec<Diagnostic>,
+    pub asked: Asked,
+    pub reading: Reading,
+}
+
+impl std::ops::Deref for Ready<'_> {
+    type Target = Converted;
+
+    fn deref(&self) -> &Converted {
+        &self.converted
+    }
+}
+
 /// Every route, oldest first: the order in which they win.
-pub(super) fn all<'o>(work: &mut Work<'o>) -> Vec<Route<'o>> {
+pub(super) fn all<'o>(work: &mut Work<'o>) -> Vec<Ready<'o>> {
     let objects = work.objects;
-    let mut routes: Vec<Route<'o>> = Vec::new();
-    routes.extend(
-        objects
-            .http_routes
-            .values()
-            .map(|route| http_route::convert(work, route)),
-    );
-    routes.extend(
-        objects
-            .grpc_routes
-            .values()
-            .map(|route| grpc_route::convert(work, route)),
-    );
+    let mut routes: Vec<Ready<'o>> = Vec::new();
+    for object in objects.http_routes.values() {
+        routes.push(ready(work, object, &object.body.spec.parent_refs, http_route::convert));
+    }
+    for object in objects.grpc_routes.values() {
+        routes.push(ready(work, object, &object.body.spec.parent_refs, grpc_route::convert));
+    }
     for table in [&objects.tcp_routes, &objects.tls_routes, &objects.udp_routes] {
-        routes.extend(table.values().map(|route| stream_route::convert(work, route)));
+        for object in table.values() {
+            routes.push(ready(
+                work,
+                object,
+                &object.body.spec.parent_refs,
+                stream_route::convert,
+            ));
+        }
     }
     routes.sort_by(|a, b| (a.subject.age(), a.subject.id).cmp(&(b.subject.age(), b.subject.id)));
     routes
 }
 
-/// What every kind of route has.
-pub(super) fn begin<'o>(
+/// Converts a route, unless it is known what it comes to.
+fn ready<'o, T>(
     work: &mut Work<'o>,
-    subject: Subject<'o>,
+    object: &'o Object<T>,
     parents: &'o [ParentRef],
-    names: &[String],
-) -> Route<'o> {
+    convert: fn(&mut Work<'o>, &'o Object<T>) -> Route,
+) -> Ready<'o> {
+    let converted = match memo::known(work, object) {
+        Some(known) => {
+            memo::replay(work, &known);
+            known
+        }
+        None => {
+            let (begun, asked) = (work.found.len(), std::mem::take(&mut work.asked));
+            let route = convert(work, object);
+            Arc::new(Converted {
+                hostnames: route.hostnames,
+                carries: route.carries,
+                verdict: route.verdict,
+                found: work.found[begun..].to_vec(),
+                asked: std::mem::replace(&mut work.asked, asked),
+                reading: object.reading.clone(),
+            })
+        }
+    };
+    work.after.keep(&converted);
+    let reached = &converted.asked.reached;
+    if !work.policies.is_empty() && !reached.is_empty() {
+        work.reached.insert(object.id.clone(), reached.clone());
+    }
+    Ready {
+        subject: object.subject(),
+        parents,
+        converted,
+    }
+}
+
+/// What every kind of route has.
+pub(super) fn begin<'o>(work: &mut Work<'o>, subject: Subject<'o>, parents: &[ParentRef], names: &[String]) -> Route {
     let mut verdict = Verdict::default();
     verdict.wishes.extend(plane::wish(subject, &mut work.found));
     let mut hostnames = Vec::new();
@@ -143,8 +203,6 @@ pub(super) fn begin<'o>(
         ));
     }
     Route {
-        subject,
-        parents,
         hostnames,
         carries: Carries::Nothing,
         verdict,

@@ -8,7 +8,7 @@ use crate::objects::kinds::StreamRoute;
 use crate::objects::{Kind, Object};
 use gateway_core::ir::Destination;
 
-pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<StreamRoute>) -> Route<'o> {
+pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<StreamRoute>) -> Route {
     let (subject, spec) = (object.subject(), &object.body.spec);
     let mut route = route::begin(work, subject, &spec.parent_refs, &spec.hostnames);
     if spec.rules.len() > 1 {

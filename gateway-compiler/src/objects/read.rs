@@ -1,7 +1,7 @@
 //! Documents to objects.
 
 use super::known::{Known, Unread, judge, known, without_indexes};
-use super::{Kind, Metadata, Object, ObjectId, Objects, Origin, Source, Table};
+use super::{Kind, Metadata, Object, ObjectId, Objects, Origin, Reading, Source, Table};
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::yaml::decode::{Report, decode};
 use crate::yaml::{Mark, Node, Value, documents};
@@ -276,7 +276,13 @@ impl Reader {
             .unknown
             .retain(|(path, _)| !matches!(path.as_str(), "apiVersion" | "kind" | "metadata"));
         self.unread(&id, &origin, tree, report);
-        let object = Object { id, meta, body, origin };
+        let object = Object {
+            id,
+            meta,
+            body,
+            origin,
+            reading: Reading::default(),
+        };
         let key = object.key();
         let Some(first) = table(&mut self.objects).get(&key) else {
             table(&mut self.objects).insert(key, object);
