@@ -10,4 +10,5 @@ pub mod health;
 pub mod probe;
 pub mod server;
 pub mod state;
+mod told;
 pub mod view;

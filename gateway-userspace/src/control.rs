@@ -353,7 +353,7 @@ impl Control {
         self.admin.publish(Published {
             snapshot: self.snapshot.clone(),
             ir,
-            statuses: self.configuration.statuses(),
+            statuses: self.configuration.verdicts(),
             diagnostics: [self.configuration.problems(), self.tls.clone()].concat(),
             unprogrammed,
         });

@@ -31,7 +31,7 @@ pub async fn status(State(state): Shared) -> Json<Value> {
         "datapath": {"ingress": kernel.ingress, "lookup": kernel.lookup, "reasons": kernel.reasons},
         "cluster": state.cluster().map(view::cluster),
         "listeners": view::listeners(&published),
-        "objects": published.statuses,
+        "objects": super::told::all(&published.statuses),
         "diagnostics": published.diagnostics,
     }))
 }

@@ -145,7 +145,7 @@ pub async fn config_dump(State(state): Shared) -> Json<Value> {
         "limits": settings["limits"],
         "timeouts": settings["timeouts"],
         "tls": state.workers.tls_settings().values(),
-        "objects": published.statuses,
+        "objects": super::told::all(&published.statuses),
         "diagnostics": published.diagnostics,
     }))
 }

@@ -6,6 +6,7 @@ use crate::telemetry::cluster::ClusterFacts;
 use crate::telemetry::report::Report;
 use crate::worker::Workers;
 use arc_swap::ArcSwap;
+use gateway_compiler::status::ObjectStatus;
 use gateway_core::ir::{Bind, Ir, Revision};
 use gateway_core::snapshot::Snapshot;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,8 +24,8 @@ const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Published {
     pub snapshot: Arc<Snapshot>,
     pub ir: Arc<Ir>,
-    /// Conditions of the objects it was compiled from, one line each.
-    pub statuses: Vec<String>,
+    /// What the objects it was compiled from are told.
+    pub statuses: Arc<Vec<ObjectStatus>>,
     /// What is wrong with the objects, one line each, worst first.
     pub diagnostics: Vec<String>,
     /// Binds that could not be served, and why.

@@ -5,8 +5,8 @@ use anyhow::Result;
 use gateway_compiler::diagnostic::Severity;
 use gateway_compiler::generated::GatewayService;
 use gateway_compiler::objects::{Change, ObjectId, Objects, Source};
-use gateway_compiler::status::{ListenerStatus, ObjectStatus, Status};
-use gateway_compiler::{Compiled, Settings, compile, parse};
+use gateway_compiler::status::ObjectStatus;
+use gateway_compiler::{Compiled, Compiler, Settings, compile, parse};
 use gateway_core::ir::Ir;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ pub struct Configuration {
     /// As read last; the same again is no change.
     reading: Option<Reading>,
     objects: Objects,
+    compiler: Compiler,
     compiled: Compiled,
     statuses: Arc<Vec<ObjectStatus>>,
     /// Files that could not be read.
@@ -37,6 +38,7 @@ impl Configuration {
             settings,
             reading: None,
             objects: Objects::default(),
+            compiler: Compiler::default(),
             compiled: Compiled::default(),
             statuses: Arc::default(),
             unread: Vec::new(),
@@ -81,7 +83,7 @@ impl Configuration {
     }
 
     fn compile(&mut self) -> Arc<Ir> {
-        self.compiled = compile(&self.objects, &self.settings);
+        self.compiled = self.compiler.compile(&self.objects, &self.settings);
         self.statuses = Arc::new(std::mem::take(&mut self.compiled.statuses));
         Arc::new(self.compiled.ir.clone())
     }
@@ -110,11 +112,6 @@ impl Configuration {
     pub fn problems(&self) -> Vec<String> {
         let diagnostics = self.compiled.diagnostics.iter().map(ToString::to_string);
         self.unread.iter().cloned().chain(diagnostics).collect()
-    }
-
-    /// Conditions of every object, one line each.
-    pub fn statuses(&self) -> Vec<String> {
-        self.statuses.iter().flat_map(lines).collect()
     }
 
     /// What every object is told, in order of the objects.
@@ -164,56 +161,4 @@ pub fn objects_of(reading: Reading) -> (Objects, Vec<String>) {
         objects.supply(path, contents.map_err(|error| error.to_string()));
     }
     (objects, reading.problems)
-}
-
-/// An object's conditions, as `Kind namespace/name: Type=True Reason: message`.
-fn lines(status: &ObjectStatus) -> Vec<String> {
-    let object = &status.object;
-    match &status.status {
-        Status::Class { conditions, .. } => conditions.iter().map(|one| format!("{object}: {one}")).collect(),
-        Status::Gateway {
-            conditions,
-            addresses,
-            listeners,
-            attached_listener_sets,
-        } => {
-            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            let mut lines: Vec<String> = conditions.iter().map(|one| format!("{object}: {one}")).collect();
-            lines.push(format!("{object}: addresses {}", addresses.join(", ")));
-            if *attached_listener_sets > 0 {
-                lines.push(format!("{object}: {attached_listener_sets} ListenerSets attached"));
-            }
-            lines.extend(listeners.iter().flat_map(|one| lines_of_listener(object, one)));
-            lines
-        }
-        Status::ListenerSet { conditions, listeners } => {
-            let mut lines: Vec<String> = conditions.iter().map(|one| format!("{object}: {one}")).collect();
-            lines.extend(listeners.iter().flat_map(|one| lines_of_listener(object, one)));
-            lines
-        }
-        Status::Balancer { addresses } => {
-            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            vec![format!("{object}: addresses {}", addresses.join(", "))]
-        }
-        Status::Route { parents } | Status::Policy { ancestors: parents } => parents
-            .iter()
-            .flat_map(|parent| {
-                parent
-                    .conditions
-                    .iter()
-                    .map(move |one| format!("{object} at {}: {one}", parent.parent))
-            })
-            .collect(),
-    }
-}
-
-fn lines_of_listener(object: &ObjectId, listener: &ListenerStatus) -> Vec<String> {
-    let name = &listener.name;
-    let conditions = listener.conditions.iter();
-    let mut lines: Vec<String> = conditions
-        .map(|one| format!("{object} listener {name}: {one}"))
-        .collect();
-    let routes = listener.attached_routes;
-    lines.push(format!("{object} listener {name}: {routes} routes attached"));
-    lines
 }
