@@ -203,6 +203,7 @@ impl StreamPlan {
 pub struct StreamRulePlan {
     pub id: RuleId,
     pub name: RuleName,
+    pub listener: ListenerName,
     pub hostname: HostPattern,
     /// TLS ends here; `None`: bytes are passed on as they come.
     pub terminate: Option<Termination>,

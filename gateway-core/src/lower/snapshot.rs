@@ -272,6 +272,7 @@ fn rules_plan(recognise: Recognise, rules: &[StreamRule], ids: &Ids) -> StreamPl
         Some(StreamRulePlan {
             id: ids.rule(&rule.name)?,
             name: rule.name.clone(),
+            listener: rule.listener.clone(),
             hostname: rule.hostname.clone(),
             terminate: rule.terminate.clone(),
             destinations: rule.destinations.iter().map(|of| stream_destination(of, ids)).collect(),

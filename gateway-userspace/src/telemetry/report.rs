@@ -63,6 +63,8 @@ pub struct RelayMetrics {
     pub idle_total: u64,
     /// Relays that ended by an error on one side.
     pub resets_total: u64,
+    /// Relays one of whose sides ended its TLS without saying so (close_notify): what it said may be cut short.
+    pub cut_total: u64,
     /// Bytes moved by splice(2), of all bytes relayed.
     pub spliced_bytes_total: u64,
 }
@@ -106,6 +108,7 @@ impl RelayMetrics {
         self.connect_failures_total += other.connect_failures_total;
         self.idle_total += other.idle_total;
         self.resets_total += other.resets_total;
+        self.cut_total += other.cut_total;
         self.spliced_bytes_total += other.spliced_bytes_total;
     }
 }

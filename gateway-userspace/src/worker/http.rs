@@ -7,6 +7,7 @@ pub mod read;
 
 use super::slab::{Key, Slab};
 use super::socket::Socket;
+use super::splice::Strayed;
 use super::turn::Context;
 use crate::telemetry::report::TlsMetrics;
 use gateway_core::time::Moment;
@@ -37,6 +38,8 @@ pub struct HttpPlane {
     lingering: usize,
     /// When the log last heard of a handshake with an endpoint that failed.
     told_at: Option<Moment>,
+    /// Connections that belong to TLS listeners of their port.
+    strayed: Vec<Strayed>,
     pub(super) tls: TlsMetrics,
     pub(super) reads_total: u64,
     pub(super) writes_total: u64,
@@ -54,6 +57,7 @@ impl HttpPlane {
             handshakes: 0,
             lingering: 0,
             told_at: None,
+            strayed: Vec::new(),
             tls: TlsMetrics::default(),
             reads_total: 0,
             writes_total: 0,
@@ -63,6 +67,11 @@ impl HttpPlane {
     /// Downstream connections whose TLS is being agreed on.
     pub fn handshakes(&self) -> usize {
         self.handshakes
+    }
+
+    /// The next connection that is not for this plane.
+    pub fn next_strayed(&mut self) -> Option<Strayed> {
+        self.strayed.pop()
     }
 
     /// Whether the next poll must not wait.

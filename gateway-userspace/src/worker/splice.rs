@@ -1,12 +1,18 @@
-//! The splice plane: connections whose bytes are relayed as they are.
+//! The splice plane: connections whose bytes are relayed as they are, or as they are under TLS that ends here.
 //!
-//! `Hello` (only with SNI: the ClientHello is read, and passed on untouched) -> `Connecting` to the endpoint that
-//! `Decide::connection` chose, to another if that fails -> `Relaying`. A FIN is passed on when everything before it
-//! was, in each direction for itself; an error on one side resets the other.
+//! `Hello` (only with SNI: the ClientHello is read, and passed on untouched) -> `Handshaking` (only where its rule
+//! terminates TLS) -> `Connecting` to the endpoint that `Decide::connection` chose, to another if that fails ->
+//! `Securing` (only where its service is spoken to over TLS) -> `Relaying`. A FIN, under TLS a close_notify, is passed
+//! on when everything before it was, in each direction for itself; an error on one side resets the other.
+//!
+//! What a relay may hold, of ours: [`RELAY_BYTES`] and a record in each direction, and for each leg under TLS as much
+//! ciphertext again; at rest nothing but its session.
 
 mod flow;
+mod leg;
 mod pipes;
 mod relay;
+mod secure;
 
 pub use pipes::PipePool;
 
@@ -15,13 +21,14 @@ use super::slab::{Key, Slab};
 use super::token::Source;
 use super::turn::Context;
 use crate::telemetry::access_log::relay::{RelayEnd, RelayOutcome};
-use crate::telemetry::report::RelayMetrics;
+use crate::telemetry::report::{RelayMetrics, TlsMetrics};
 use gateway_core::balance::Balancers;
 use gateway_core::fault::Refusal;
 use gateway_core::ir::Recognise;
 use gateway_core::model::{ConnectionView, LivePlane, Side};
 use gateway_core::snapshot::StreamPlan;
 use gateway_core::time::Moment;
+use leg::Rooms;
 use mio::Interest;
 use relay::{Relay, Stage};
 use std::time::Duration;
@@ -39,17 +46,34 @@ pub const PIPES_KEPT: usize = 64;
 /// Readable and writable, registered once.
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
+/// Why a connection to an HTTPS port is relayed.
+const BESIDE_HTTPS: &str = "the name in its ClientHello belongs to a TLS listener of the port";
+
+/// A connection that came to the HTTP plane and belongs here.
+#[derive(Debug)]
+pub struct Strayed {
+    pub incoming: Incoming,
+    /// What was read of it: a whole ClientHello, and whatever followed.
+    pub hello: Vec<u8>,
+    pub name: Option<String>,
+}
+
 /// All relays of one worker.
 #[derive(Debug)]
 pub struct SplicePlane {
     relays: Slab<Relay>,
     balancers: Balancers,
-    buffer: Box<[u8]>,
+    rooms: Rooms,
     pipes: PipePool,
     again: Vec<Key>,
     /// Relays that ended in this turn, for the log.
     ended: Vec<RelayOutcome>,
+    /// With clients, under way.
+    handshakes: usize,
+    /// When the log last heard of a handshake with an endpoint that failed.
+    told_at: Option<Moment>,
     pub metrics: RelayMetrics,
+    pub tls: TlsMetrics,
 }
 
 impl SplicePlane {
@@ -57,11 +81,14 @@ impl SplicePlane {
         Self {
             relays: Slab::default(),
             balancers: Balancers::new(worker),
-            buffer: vec![0; RELAY_BYTES].into_boxed_slice(),
+            rooms: Rooms::new(),
             pipes: PipePool::new(pipes_max),
             again: Vec::new(),
             ended: Vec::new(),
+            handshakes: 0,
+            told_at: None,
             metrics: RelayMetrics::default(),
+            tls: TlsMetrics::default(),
         }
     }
 
@@ -82,11 +109,46 @@ impl SplicePlane {
         why: Option<&'static str>,
         context: &mut Context,
     ) -> Result<(), Refusal> {
+        let Some(key) = self.admit(incoming, plan.recognise, why, context)? else {
+            return Ok(());
+        };
+        match plan.recognise {
+            Recognise::Nothing => self.choose(key, None, context),
+            // The hello is usually there already.
+            Recognise::Sni => self.hello(key, context),
+        }
+        Ok(())
+    }
+
+    /// A connection to an HTTPS port whose hello, of which nothing was answered, names a TLS listener of the port.
+    pub fn adopt(&mut self, strayed: Strayed, context: &mut Context) -> Result<(), Refusal> {
+        let Strayed { incoming, hello, name } = strayed;
+        let Some(key) = self.admit(incoming, Recognise::Sni, Some(BESIDE_HTTPS), context)? else {
+            return Ok(());
+        };
+        if let Some(relay) = self.relays.get_mut(key) {
+            relay.stage = Stage::Hello {
+                bytes: hello,
+                bytes_min: 0,
+            };
+        }
+        self.choose(key, name, context);
+        Ok(())
+    }
+
+    /// `None`: it is over already.
+    fn admit(
+        &mut self,
+        incoming: Incoming,
+        recognise: Recognise,
+        why: Option<&'static str>,
+        context: &mut Context,
+    ) -> Result<Option<Key>, Refusal> {
         if self.relays.len() >= context.options.relay.relays_max {
             return Err(Refusal::TooMany);
         }
         let listener = incoming.listener;
-        let key = self.relays.insert(Relay::new(incoming, plan.recognise, why, context));
+        let key = self.relays.insert(Relay::new(incoming, recognise, why, context));
         let share = self.metrics.listener(listener);
         share.connections_total += 1;
         share.connections_active += 1;
@@ -94,15 +156,10 @@ impl SplicePlane {
         let token = Source::RelayDown(key).token();
         if context.registry.register(&mut relay.down.stream, token, BOTH).is_err() {
             self.refuse(key, Refusal::TooMany, context);
-            return Ok(());
+            return Ok(None);
         }
         relay.watch(key, context);
-        match plan.recognise {
-            Recognise::Nothing => self.choose(key, None, context),
-            // The hello is usually there already.
-            Recognise::Sni => self.hello(key, context),
-        }
-        Ok(())
+        Ok(Some(key))
     }
 
     pub fn event(&mut self, key: Key, up: bool, event: &mio::event::Event, context: &mut Context) {
@@ -114,10 +171,14 @@ impl SplicePlane {
         leg.writable |= event.is_writable() || event.is_write_closed();
         match relay.stage {
             Stage::Hello { .. } => self.hello(key, context),
+            Stage::Handshaking { .. } => self.handshake(key, context),
             Stage::Connecting if up => self.connecting(key, context),
+            Stage::Securing if up => self.secure(key, context),
             // The client cannot wait for what its relay is about: only a reset is worth noticing.
-            Stage::Connecting if event.is_error() => self.end(key, RelayEnd::ClientReset, context.now),
-            Stage::Connecting => {}
+            Stage::Connecting | Stage::Securing if event.is_error() => {
+                self.end(key, RelayEnd::ClientReset, context.now);
+            }
+            Stage::Connecting | Stage::Securing => {}
             Stage::Relaying => {
                 self.pump(key, context);
                 if event.is_error() {
@@ -165,8 +226,9 @@ impl SplicePlane {
             return relay.watch(key, context);
         }
         match relay.stage {
-            Stage::Hello { .. } => self.refuse(key, Refusal::Silent, context),
+            Stage::Hello { .. } | Stage::Handshaking { .. } => self.refuse(key, Refusal::Silent, context),
             Stage::Connecting => self.connect_failed(key, context),
+            Stage::Securing => self.unsecured(key, "it did not finish the handshake in time", context),
             Stage::Relaying => {
                 self.metrics.idle_total += 1;
                 self.end(key, RelayEnd::Idle, context.now);
@@ -190,8 +252,8 @@ impl SplicePlane {
             bytes_in: relay.to_up.bytes,
             bytes_out: relay.to_down.bytes,
             age_ms: age_ms(now.since(relay.opened)),
-            server_name: None,
-            identity: None,
+            server_name: relay.server_name.clone(),
+            identity: relay.identity.clone(),
             why: relay.why,
         })
     }

@@ -212,6 +212,11 @@ impl Worker {
         }
         self.accept();
         self.time();
+        while let Some(strayed) = self.http.next_strayed() {
+            if let Err(refusal) = self.splice.adopt(strayed, &mut self.context) {
+                self.context.refusals.count(refusal);
+            }
+        }
         self.unsettled = self.http.settle(&mut self.context);
         self.tell();
         self.pulse
@@ -478,7 +483,8 @@ impl Worker {
             connections: Vec::new(),
             streams: Vec::new(),
         };
-        report.tls.handshakes_active = self.http.handshakes() as u64;
+        report.tls.add(&self.splice.tls);
+        report.tls.handshakes_active = (self.http.handshakes() + self.splice.handshakes()) as u64;
         report.turns.reads_total = self.http.reads_total;
         report.turns.writes_total = self.http.writes_total;
         report.turns.accept_failures_total = self.acceptors.failures_total;

@@ -30,6 +30,8 @@ pub struct RelayOutcome {
 pub enum RelayEnd {
     /// Both sides said that they are done.
     Finished,
+    /// The same, but a side ended its TLS without saying so: what it said may be cut short.
+    Cut,
     /// It never began.
     Refused(Refusal),
     ClientReset,
@@ -42,7 +44,7 @@ impl RelayEnd {
     /// Envoy's response flag.
     pub const fn flag(self) -> &'static str {
         match self {
-            RelayEnd::Finished => "-",
+            RelayEnd::Finished | RelayEnd::Cut => "-",
             RelayEnd::ClientReset => "DC",
             RelayEnd::EndpointReset => "UC",
             RelayEnd::Idle | RelayEnd::Refused(Refusal::Silent) => "SI",
@@ -58,6 +60,7 @@ impl RelayEnd {
     pub const fn name(self) -> Option<&'static str> {
         match self {
             RelayEnd::Finished => None,
+            RelayEnd::Cut => Some("cut"),
             RelayEnd::Refused(refusal) => Some(refusal.name()),
             RelayEnd::ClientReset => Some("client_reset"),
             RelayEnd::EndpointReset => Some("endpoint_reset"),

@@ -391,6 +391,12 @@ fn relays(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
     )
     .sample(&[], relays.resets_total);
     out.family(
+        "sluice_relay_cut_total",
+        Kind::Counter,
+        "Relays one of whose sides ended its TLS without a close_notify.",
+    )
+    .sample(&[], relays.cut_total);
+    out.family(
         "sluice_relay_idle_total",
         Kind::Counter,
         "Relays closed for want of traffic.",

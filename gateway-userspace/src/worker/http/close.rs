@@ -1,8 +1,10 @@
 //! Sockets go: in order, by a reset, or turned away before the engine knew them.
 
 use super::HttpPlane;
+use crate::worker::accept::Incoming;
 use crate::worker::slab::Key;
 use crate::worker::socket::{LINGER, LINGER_BYTES_MAX, LINGER_SEALED, Stage};
+use crate::worker::splice::Strayed;
 use crate::worker::token::Source;
 use crate::worker::turn::Context;
 use gateway_core::fault::Refusal;
@@ -87,6 +89,32 @@ impl HttpPlane {
         // The alert goes out if it can.
         let _ = socket.flush();
         context.refusals.count(refusal);
+    }
+
+    /// Lets go of a connection whose hello, the first `n` bytes of what was read, names a TLS listener of its port.
+    pub(super) fn stray(&mut self, key: Key, n: usize, name: Option<String>, context: &mut Context) {
+        let Some(mut socket) = self.sockets.remove(key) else {
+            return;
+        };
+        self.handshakes -= 1;
+        let Stage::Handshaking {
+            listener, peer, local, ..
+        } = socket.stage
+        else {
+            return;
+        };
+        // It would be dropped by the poll with the socket, which stays open.
+        let _ = context.registry.deregister(&mut socket.stream);
+        self.strayed.push(Strayed {
+            incoming: Incoming {
+                stream: socket.stream,
+                peer,
+                local,
+                listener,
+            },
+            hello: self.sealed[..n].to_vec(),
+            name,
+        });
     }
 
     /// Its time may be over.

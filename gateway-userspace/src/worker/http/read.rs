@@ -8,6 +8,7 @@ use crate::worker::tls::session::{Fed, refusal};
 use crate::worker::turn::Context;
 use gateway_core::detect::client_hello::{self, Hello, NotHello};
 use gateway_core::fault::Refusal;
+use gateway_core::snapshot::ListenerPlan;
 use gateway_http::engine::ConnId;
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -188,6 +189,13 @@ impl HttpPlane {
             Hello::Not(NotHello::NotTls | NotHello::OtherMessage | NotHello::TooLong) => Err(Refusal::NotTls),
             Hello::Not(NotHello::Malformed) => Err(Refusal::Handshake),
         };
+        if let (Ok(name), Stage::Handshaking { listener, .. }) = (&name, socket.stage) {
+            let http = context.snapshot.listener(listener).and_then(ListenerPlan::http);
+            if http.is_some_and(|http| http.is_relayed(name.as_deref().unwrap_or_default())) {
+                self.stray(key, n, name.clone(), context);
+                return false;
+            }
+        }
         let session = name.and_then(|name| {
             let class = handshake.tls.of(name.as_deref()).ok_or(Refusal::NoServerName)?;
             handshake.check.clone_from(&class.check);

@@ -1,37 +1,16 @@
-//! One direction of a relay: from a socket to a socket, as fast as the slower one.
+//! One direction of a relay: from a leg to a leg, as fast as the slower one.
 //!
-//! Small pieces are copied through the worker's buffer: one read, one write, nothing held while the relay is idle. A
-//! flow that keeps filling the buffer is bulk and gets a pipe: splice(2) moves pages instead of copying them. At most
-//! [`super::RELAY_BYTES`] (bulk: [`PIPE_BYTES`]) are held for a receiver that does not take them; then the sender is not read, and its own
-//! window closes.
+//! Small pieces are copied through the worker's rooms: one read, one write, nothing held while the relay is idle. A
+//! flow between plain sockets that keeps filling the room is bulk and gets a pipe: splice(2) moves pages instead of
+//! copying them. At most one read (bulk: [`PIPE_BYTES`]) is held for a receiver that does not take it, under TLS
+//! [`SEALED_BYTES_MAX`](crate::worker::tls::session::SEALED_BYTES_MAX) of ciphertext besides; then the sender is not
+//! read, and its own window closes.
 
+use super::leg::{End, Leg, Rooms};
 use super::{BULK_READS, PIPE_BYTES, PUMPS_PER_TURN, PipePool};
 use crate::sys::splice::Pipe;
-use mio::net::TcpStream;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-
-/// A socket of a relay and what is known of it. Edge-triggered: `readable` and `writable` hold until a call says no.
-#[derive(Debug)]
-pub struct Leg {
-    pub stream: TcpStream,
-    pub readable: bool,
-    pub writable: bool,
-    /// The peer closed its side or the socket broke: a short read is not the end.
-    pub closing: bool,
-}
-
-impl Leg {
-    pub fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            readable: false,
-            writable: false,
-            closing: false,
-        }
-    }
-}
 
 /// How far a direction is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,19 +39,29 @@ pub enum Pumped {
 #[derive(Debug, Default)]
 pub struct Flow {
     pub progress: Progress,
-    /// Bytes the receiver took.
+    /// Bytes the receiver took; before TLS.
     pub bytes: u64,
     /// Of those, moved by splice(2).
     pub spliced: u64,
+    /// The sender ended without saying so.
+    pub cut: bool,
     held: Vec<u8>,
     pipe: Option<Pipe>,
     full_reads: u8,
 }
 
 impl Flow {
-    /// Puts bytes that were read already in front of everything.
-    pub fn begin_with(&mut self, bytes: Vec<u8>) {
+    /// Puts bytes that were read already in front of everything, and what the sender said after them.
+    pub fn begin_with(&mut self, bytes: Vec<u8>, end: Option<End>) {
         self.held = bytes;
+        self.note(end);
+    }
+
+    fn note(&mut self, end: Option<End>) {
+        if let Some(end) = end {
+            self.progress = Progress::Ending;
+            self.cut = end == End::Cut;
+        }
     }
 
     pub fn is_over(&self) -> bool {
@@ -83,9 +72,9 @@ impl Flow {
     }
 
     /// Moves bytes until a side says no, or the turn's share is used up.
-    pub fn pump(&mut self, from: &mut Leg, to: &mut Leg, buffer: &mut [u8], pipes: &mut PipePool) -> Pumped {
+    pub fn pump(&mut self, from: &mut Leg, to: &mut Leg, rooms: &mut Rooms, pipes: &mut PipePool) -> Pumped {
         for _ in 0..PUMPS_PER_TURN {
-            match self.step(from, to, buffer, pipes) {
+            match self.step(from, to, rooms, pipes) {
                 Ok(true) => {}
                 Ok(false) => return Pumped::Waits,
                 Err(Side::Sender) => return Pumped::Broken,
@@ -100,8 +89,11 @@ impl Flow {
     }
 
     /// One move. False: wait for an event.
-    fn step(&mut self, from: &mut Leg, to: &mut Leg, buffer: &mut [u8], pipes: &mut PipePool) -> Result<bool, Side> {
+    fn step(&mut self, from: &mut Leg, to: &mut Leg, rooms: &mut Rooms, pipes: &mut PipePool) -> Result<bool, Side> {
         if self.is_over() {
+            return Ok(false);
+        }
+        if !to.flush().map_err(|_| Side::Receiver)? {
             return Ok(false);
         }
         if !self.held.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
@@ -109,48 +101,43 @@ impl Flow {
         }
         if self.progress == Progress::Ending {
             self.release(pipes);
-            to.stream.shutdown(Shutdown::Write).map_err(|_| Side::Receiver)?;
-            self.progress = Progress::Ended;
+            if to.finish(self.cut).map_err(|_| Side::Receiver)? {
+                self.progress = Progress::Ended;
+            }
             return Ok(false);
         }
         if !from.readable {
             self.release(pipes);
             return Ok(false);
         }
-        if self.full_reads >= BULK_READS && self.pipe.is_none() {
+        let plain = from.tls.is_none() && to.tls.is_none();
+        if plain && self.full_reads >= BULK_READS && self.pipe.is_none() {
             self.pipe = pipes.take();
         }
         match self.pipe.is_some() {
             true => self.splice(from, to, pipes),
-            false => self.copy(from, to, buffer),
+            false => self.copy(from, to, rooms),
         }
     }
 
-    /// Reads into the worker's buffer and writes it at once; what is refused is held.
-    fn copy(&mut self, from: &mut Leg, to: &mut Leg, buffer: &mut [u8]) -> Result<bool, Side> {
-        let n = match from.stream.read(buffer) {
-            Ok(0) => {
-                self.progress = Progress::Ending;
-                return Ok(true);
-            }
-            Ok(n) => n,
-            Err(error) => return wait(&error, &mut from.readable).ok_or(Side::Sender),
+    /// Reads into the worker's room and writes it at once; what is refused is held.
+    fn copy(&mut self, from: &mut Leg, to: &mut Leg, rooms: &mut Rooms) -> Result<bool, Side> {
+        let Some(taken) = from.read(rooms).map_err(|_| Side::Sender)? else {
+            return Ok(false);
         };
-        let full = n == buffer.len();
-        from.readable = full || from.closing;
-        self.full_reads = if full { self.full_reads.saturating_add(1) } else { 0 };
+        self.note(taken.end);
+        self.full_reads = if taken.full {
+            self.full_reads.saturating_add(1)
+        } else {
+            0
+        };
+        let bytes = &rooms.plain[..taken.len];
         let mut sent = 0;
-        while to.writable && sent < n {
-            match to.stream.write(&buffer[sent..n]) {
-                Ok(more) => {
-                    sent += more;
-                    to.writable = sent == n;
-                }
-                Err(error) => _ = wait(&error, &mut to.writable).ok_or(Side::Receiver)?,
-            }
+        while to.writable && sent < bytes.len() {
+            sent += to.write(&bytes[sent..]).map_err(|_| Side::Receiver)?;
         }
         self.bytes += sent as u64;
-        self.held.extend_from_slice(&buffer[sent..n]);
+        self.held.extend_from_slice(&bytes[sent..]);
         Ok(true)
     }
 
@@ -176,21 +163,21 @@ impl Flow {
         if !to.writable {
             return Ok(false);
         }
-        let spliced = self.held.is_empty();
-        let done = match &mut self.pipe {
-            Some(pipe) if spliced => pipe.drain(to.stream.as_fd()),
-            Some(_) | None => to.stream.write(&self.held),
-        };
-        match done {
-            Ok(n) => {
-                self.bytes += n as u64;
-                if spliced {
-                    self.spliced += n as u64;
-                } else if n == self.held.len() {
-                    self.held = Vec::new();
-                } else {
-                    self.held.drain(..n);
-                }
+        if !self.held.is_empty() {
+            let sent = to.write(&self.held).map_err(|_| Side::Receiver)?;
+            self.bytes += sent as u64;
+            if sent == self.held.len() {
+                self.held = Vec::new();
+            } else {
+                self.held.drain(..sent);
+            }
+            return Ok(true);
+        }
+        let Some(pipe) = &mut self.pipe else { return Ok(true) };
+        match pipe.drain(to.stream.as_fd()) {
+            Ok(sent) => {
+                self.bytes += sent as u64;
+                self.spliced += sent as u64;
                 Ok(true)
             }
             Err(error) => wait(&error, &mut to.writable).ok_or(Side::Receiver),

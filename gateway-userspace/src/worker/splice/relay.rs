@@ -1,11 +1,13 @@
 //! The life of one relay.
 
-use super::flow::{Flow, Leg, Pumped};
+use super::flow::{Flow, Pumped};
+use super::leg::Leg;
 use super::{BOTH, SplicePlane};
 use crate::telemetry::access_log::relay::{RelayEnd, RelayOutcome};
 use crate::worker::accept::Incoming;
 use crate::worker::slab::Key;
 use crate::worker::socket::{abort, connect_done};
+use crate::worker::tls::identity::ClientCheck;
 use crate::worker::token::Source;
 use crate::worker::turn::Context;
 use gateway_core::decide::{Decide, stream_rule};
@@ -13,7 +15,6 @@ use gateway_core::detect::client_hello::{self, HELLO_BYTES_MAX, Hello};
 use gateway_core::fault::Refusal;
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
 use gateway_core::ir::Recognise;
-use gateway_core::snapshot::StreamRulePlan;
 use gateway_core::time::Moment;
 use mio::net::TcpStream;
 use std::io::{ErrorKind, Read};
@@ -39,6 +40,10 @@ pub struct Relay {
     /// When its next timer comes: at the deadline, or earlier.
     pub wake_at: Option<Moment>,
     recognise: Recognise,
+    /// The name asked for in the client's hello; lower case.
+    pub server_name: Option<String>,
+    /// Whom the client's verified certificate names.
+    pub identity: Option<String>,
     /// Why it is here, if its listener does not say so.
     pub why: Option<&'static str>,
     tried: Vec<EndpointId>,
@@ -52,7 +57,13 @@ pub enum Stage {
         bytes: Vec<u8>,
         bytes_min: usize,
     },
+    /// TLS with the client is being agreed on.
+    Handshaking {
+        check: Option<Arc<ClientCheck>>,
+    },
     Connecting,
+    /// It is connected, and TLS with the endpoint is being agreed on.
+    Securing,
     Relaying,
 }
 
@@ -64,7 +75,7 @@ impl Relay {
             local,
             listener,
         } = incoming;
-        let mut down = Leg::new(stream);
+        let mut down = Leg::new(stream, None);
         // A fresh socket takes bytes, and may have some: its first edge is not waited for.
         (down.readable, down.writable) = (true, true);
         Self {
@@ -85,6 +96,8 @@ impl Relay {
             deadline: context.now + context.options.relay.hello_timeout,
             wake_at: None,
             recognise,
+            server_name: None,
+            identity: None,
             why,
             tried: Vec::new(),
             told: (0, 0, 0),
@@ -97,6 +110,11 @@ impl Relay {
             self.wake_at = Some(self.deadline);
             context.timers.wake(self.deadline, Source::RelayDown(key));
         }
+    }
+
+    /// Whether the TLS in it is between the client and the endpoint alone.
+    pub fn passes_through(&self) -> bool {
+        self.recognise == Recognise::Sni && self.down.tls.is_none()
     }
 
     pub fn protocol(&self) -> &'static str {
@@ -146,23 +164,30 @@ impl SplicePlane {
         }
     }
 
-    /// Decides where it goes, and connects.
+    /// Whether its TLS ends here, and where it goes if not.
     pub(super) fn choose(&mut self, key: Key, server_name: Option<String>, context: &mut Context) {
         let Some(relay) = self.relays.get_mut(key) else { return };
-        let snapshot = Arc::clone(&context.snapshot);
-        // Nobody here answers a ClientHello.
-        let ended_here = |rule: &StreamRulePlan| rule.terminate.is_some();
-        if stream_rule(&snapshot, relay.listener, server_name.as_deref()).is_ok_and(ended_here) {
-            return self.refuse(key, Refusal::Broken, context);
+        relay.server_name = server_name;
+        let rule = stream_rule(&context.snapshot, relay.listener, relay.server_name.as_deref());
+        match rule.map(|rule| rule.terminate.is_some()) {
+            Ok(true) => self.answer(key, context),
+            Ok(false) => self.route(key, context),
+            Err(refusal) => self.refuse(key, refusal, context),
         }
+    }
+
+    /// Decides where it goes, and connects.
+    pub(super) fn route(&mut self, key: Key, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        let snapshot = Arc::clone(&context.snapshot);
         let mut decide = Decide {
             snapshot: &snapshot,
             balancers: &mut self.balancers,
         };
-        match decide.connection(relay.listener, server_name.as_deref(), context.now) {
+        match decide.connection(relay.listener, relay.server_name.as_deref(), context.now) {
             Ok((rule, endpoint)) => {
                 if let Stage::Hello { bytes, .. } = std::mem::replace(&mut relay.stage, Stage::Connecting) {
-                    relay.to_up.begin_with(bytes);
+                    relay.to_up.begin_with(bytes, None);
                 }
                 relay.rule = Some(rule);
                 self.connect(key, endpoint, context);
@@ -173,6 +198,7 @@ impl SplicePlane {
 
     fn connect(&mut self, key: Key, endpoint: EndpointId, context: &mut Context) {
         let Some(relay) = self.relays.get_mut(key) else { return };
+        relay.stage = Stage::Connecting;
         relay.endpoint = Some(endpoint);
         relay.tried.push(endpoint);
         relay.deadline = context.now + context.options.relay.connect_timeout;
@@ -182,6 +208,10 @@ impl SplicePlane {
         share.connections_total += 1;
         share.connections_active += 1;
         let addr = context.snapshot.endpoint(endpoint).map(|plan| plan.addr);
+        let session = match relay.session_with(endpoint, context) {
+            Ok(session) => session,
+            Err(why) => return self.unsecured(key, &why, context),
+        };
         let opened = addr
             .and_then(|addr| TcpStream::connect(addr).ok())
             .and_then(|mut stream| {
@@ -193,7 +223,7 @@ impl SplicePlane {
                 Some(stream)
             });
         match opened {
-            Some(stream) => relay.up = Some(Leg::new(stream)),
+            Some(stream) => relay.up = Some(Leg::new(stream, session)),
             None => self.connect_failed(key, context),
         }
     }
@@ -204,14 +234,22 @@ impl SplicePlane {
         match connect_done(&up.stream) {
             Ok(false) => {}
             Err(_) => self.connect_failed(key, context),
-            Ok(true) => {
-                if let Some(endpoint) = relay.endpoint {
-                    self.balancers.answered(endpoint);
-                }
-                relay.stage = Stage::Relaying;
-                self.pump(key, context);
+            Ok(true) if up.tls.is_some() => {
+                relay.stage = Stage::Securing;
+                self.secure(key, context);
             }
+            Ok(true) => self.reached(key, context),
         }
+    }
+
+    /// The endpoint is there, and who it should be.
+    pub(super) fn reached(&mut self, key: Key, context: &mut Context) {
+        let Some(relay) = self.relays.get_mut(key) else { return };
+        if let Some(endpoint) = relay.endpoint {
+            self.balancers.answered(endpoint);
+        }
+        relay.stage = Stage::Relaying;
+        self.pump(key, context);
     }
 
     /// This endpoint cannot be had: another, if there is one and it was not tried too often.
@@ -243,10 +281,10 @@ impl SplicePlane {
         let Some(relay) = self.relays.get_mut(key) else { return };
         let Some(up) = &mut relay.up else { return };
         let pumped = [
-            relay.to_up.pump(&mut relay.down, up, &mut self.buffer, &mut self.pipes),
+            relay.to_up.pump(&mut relay.down, up, &mut self.rooms, &mut self.pipes),
             relay
                 .to_down
-                .pump(up, &mut relay.down, &mut self.buffer, &mut self.pipes),
+                .pump(up, &mut relay.down, &mut self.rooms, &mut self.pipes),
         ];
         relay.deadline = context.now + context.options.relay.idle_timeout;
         self.tell(key);
@@ -261,7 +299,10 @@ impl SplicePlane {
         }
         let Some(relay) = self.relays.get(key) else { return };
         if relay.to_up.is_over() && relay.to_down.is_over() {
-            return self.end(key, RelayEnd::Finished, context.now);
+            let cut = relay.to_up.cut || relay.to_down.cut;
+            self.metrics.cut_total += u64::from(cut);
+            let end = if cut { RelayEnd::Cut } else { RelayEnd::Finished };
+            return self.end(key, end, context.now);
         }
         if pumped.contains(&Pumped::Again) {
             self.again.push(key);
@@ -300,8 +341,13 @@ impl SplicePlane {
         let Some(mut relay) = self.relays.remove(key) else {
             return;
         };
-        if end != RelayEnd::Finished {
-            abort(&relay.down.stream);
+        let handshaking = matches!(relay.stage, Stage::Handshaking { .. });
+        self.handshakes -= usize::from(handshaking);
+        if !matches!(end, RelayEnd::Finished | RelayEnd::Cut) {
+            // A reset would overtake the alert that says why there is no TLS.
+            if !handshaking {
+                abort(&relay.down.stream);
+            }
             if let Some(up) = &relay.up {
                 abort(&up.stream);
             }

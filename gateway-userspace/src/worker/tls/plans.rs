@@ -1,4 +1,4 @@
-//! From a [`Snapshot`] to one `rustls::ServerConfig` for each HTTPS listener and class of clients, and to one
+//! From a [`Snapshot`] to one `rustls::ServerConfig` for each TLS listener and class of clients, and to one
 //! `rustls::ClientConfig` for each service that is spoken to over TLS.
 //!
 //! Total: a certificate that does not load leaves its scope without one and says why; the listener's other scopes, and
@@ -16,8 +16,10 @@ use super::names::{Names, OfClass};
 use super::upstream::{Upstream, UpstreamTls};
 use crate::settings::tls::TlsSettings;
 use gateway_core::ids::{EndpointId, ListenerId};
-use gateway_core::ir::{BackendTls, Bind, ClientMode, ListenerTls, ServiceName, TlsVersion};
-use gateway_core::snapshot::{HttpPlan, ScopePlan, Serve, Snapshot};
+use gateway_core::ir::{
+    BackendTls, Bind, CertificateName, ClientMode, HostPattern, ListenerName, ListenerTls, ServiceName, TlsVersion,
+};
+use gateway_core::snapshot::{ListenerPlan, ScopePlan, Serve, Snapshot, StreamRulePlan};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::UnixTime;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
@@ -30,8 +32,9 @@ use std::sync::Arc;
 /// The TLS configurations of one revision.
 #[derive(Debug, Default)]
 pub struct TlsPlans {
-    /// By `ListenerId`.
+    /// By `ListenerId`: for requests, and for what is relayed.
     listeners: Vec<Option<Arc<Downstream>>>,
+    relayed: Vec<Option<Arc<Downstream>>>,
     /// By `EndpointId`; endpoints that left are spoken to as they were last.
     upstreams: Vec<Upstream>,
     pub problems: Vec<TlsProblem>,
@@ -57,6 +60,11 @@ impl TlsPlans {
         self.listeners.get(listener.index())?.as_ref()
     }
 
+    /// `None`: no TLS ends here to be relayed, or no certificate could be used.
+    pub fn relayed(&self, listener: ListenerId) -> Option<&Arc<Downstream>> {
+        self.relayed.get(listener.index())?.as_ref()
+    }
+
     pub fn upstream(&self, endpoint: EndpointId) -> &Upstream {
         self.upstreams.get(endpoint.index()).unwrap_or(&Upstream::Broken)
     }
@@ -67,6 +75,8 @@ impl TlsPlans {
 pub struct Downstream {
     names: Arc<Names>,
     classes: Vec<Class>,
+    /// Connections of others come to the same port.
+    beside: bool,
 }
 
 /// Listeners of a port that ask the same of their clients.
@@ -78,10 +88,11 @@ pub struct Class {
 }
 
 impl Downstream {
-    /// The only class, if there is one: then nothing of the hello needs to be known before it is answered.
+    /// The only class, if there is one and every connection is its: then nothing of the hello needs to be known before it
+    /// is answered.
     pub fn only(&self) -> Option<&Class> {
         match &self.classes[..] {
-            [only] => Some(only),
+            [only] if !self.beside => Some(only),
             _ => None,
         }
     }
@@ -99,12 +110,33 @@ pub struct TlsCompiler {
     provider: Arc<CryptoProvider>,
     settings: TlsSettings,
     keys: Keys,
-    tickets: BTreeMap<(Bind, ListenerTls), Arc<dyn ProducesTickets>>,
-    listeners: BTreeMap<Bind, (Vec<ListenerTls>, Arc<Downstream>)>,
+    tickets: BTreeMap<(Place, ListenerTls), Arc<dyn ProducesTickets>>,
+    listeners: BTreeMap<Place, (Vec<ListenerTls>, Arc<Downstream>)>,
     services: BTreeMap<ServiceName, Service>,
     upstreams: Vec<Upstream>,
     /// Authorities of the host; read when somebody first asks.
     system: Option<Arc<RootCertStore>>,
+}
+
+/// A port, and what becomes of connections to it after their TLS.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Place {
+    bind: Bind,
+    ends: Ends,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Ends {
+    Requests,
+    Relay,
+}
+
+/// Whose certificates a name gets and on what terms: a listener, or a route at it.
+struct Scope<'s> {
+    listener: &'s ListenerName,
+    hostname: &'s HostPattern,
+    certificates: &'s [CertificateName],
+    tls: &'s ListenerTls,
 }
 
 /// A service's TLS and what it was made from.
@@ -132,66 +164,94 @@ impl TlsCompiler {
     pub fn compile(&mut self, snapshot: &Snapshot) -> TlsPlans {
         let mut problems = Vec::new();
         self.keys.begin();
-        let (mut listeners, mut kept, mut tickets) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut listeners, mut relayed) = (Vec::new(), Vec::new());
+        let mut kept = Kept::default();
         for listener in &snapshot.listeners {
-            let downstream = listener.as_ref().and_then(|listener| {
-                let (Serve::Http(http), bind) = (&listener.serve, listener.bind) else {
-                    return None;
-                };
-                let at = bind.to_string();
-                let mut report = |why| problems.push(TlsProblem { at: at.clone(), why });
-                let (classes, names) = self.names(http, snapshot, &mut report)?;
-                let before = self.listeners.get(&bind);
-                let same = before
-                    .filter(|(of, it)| *of == classes && it.names.same(&names))
-                    .cloned();
-                let made = match same {
-                    Some((_, same)) => same,
-                    None => match self.downstream(bind, &classes, names) {
-                        Ok(made) => Arc::new(made),
-                        Err(why) => {
-                            report(why);
-                            return None;
-                        }
-                    },
-                };
-                for class in &classes {
-                    let key = (bind, class.clone());
-                    tickets.extend(
-                        self.tickets
-                            .get_key_value(&key)
-                            .map(|(key, it)| (key.clone(), Arc::clone(it))),
-                    );
-                }
-                kept.insert(bind, (classes, Arc::clone(&made)));
-                Some(made)
-            });
-            listeners.push(downstream);
+            let mut made = |ends| {
+                let plan = listener.as_ref()?;
+                let (scopes, beside) = scopes(plan, ends)?;
+                self.place(
+                    Place { bind: plan.bind, ends },
+                    &scopes,
+                    beside,
+                    snapshot,
+                    &mut kept,
+                    &mut problems,
+                )
+            };
+            listeners.push(made(Ends::Requests));
+            relayed.push(made(Ends::Relay));
         }
-        self.listeners = kept;
-        self.tickets = tickets;
+        self.listeners = kept.listeners;
+        self.tickets = kept.tickets;
         self.upstreams(snapshot, &mut problems);
         TlsPlans {
             listeners,
+            relayed,
             upstreams: self.upstreams.clone(),
             problems,
         }
     }
 
-    /// Who may ask for which certificate, and what each class of scopes asks of its clients; `None` without TLS or
-    /// without any certificate.
-    fn names(
+    /// What answers the hellos of these scopes; the same as before where nothing changed.
+    fn place(
         &mut self,
-        http: &HttpPlan,
+        place: Place,
+        scopes: &[Scope<'_>],
+        beside: bool,
         snapshot: &Snapshot,
-        report: &mut impl FnMut(String),
-    ) -> Option<(Vec<ListenerTls>, Names)> {
-        if !http.tls {
+        kept: &mut Kept,
+        problems: &mut Vec<TlsProblem>,
+    ) -> Option<Arc<Downstream>> {
+        let at = place.bind.to_string();
+        let mut report = |why| problems.push(TlsProblem { at: at.clone(), why });
+        let (classes, names) = self.names(scopes, snapshot, &mut report);
+        if names.is_empty() && !beside {
             return None;
         }
+        let same = self
+            .listeners
+            .get(&place)
+            .filter(|(of, it)| *of == classes && it.beside == beside && it.names.same(&names))
+            .cloned();
+        let made = match same {
+            Some((_, same)) => same,
+            None => match self.downstream(place, &classes, names, beside) {
+                Ok(made) => Arc::new(made),
+                Err(why) => {
+                    report(why);
+                    return None;
+                }
+            },
+        };
+        for class in &classes {
+            let known = self.tickets.get_key_value(&(place, class.clone()));
+            kept.tickets
+                .extend(known.map(|(key, it)| (key.clone(), Arc::clone(it))));
+        }
+        kept.listeners.insert(place, (classes, Arc::clone(&made)));
+        Some(made)
+    }
+
+    /// Who may ask for which certificate, and what each class of scopes asks of its clients.
+    fn names(
+        &mut self,
+        scopes: &[Scope<'_>],
+        snapshot: &Snapshot,
+        report: &mut impl FnMut(String),
+    ) -> (Vec<ListenerTls>, Names) {
         let (mut classes, mut names) = (Vec::<ListenerTls>::new(), Names::default());
-        for scope in &http.scopes {
-            let usable = self.usable(scope, snapshot, report);
+        // A listener's rules all show the same; what is wrong with it is told once.
+        let mut known: BTreeMap<&ListenerName, Vec<Arc<CertifiedKey>>> = BTreeMap::new();
+        for scope in scopes {
+            let usable = match known.get(scope.listener) {
+                Some(known) => known.clone(),
+                None => {
+                    let usable = self.usable(scope, snapshot, report);
+                    known.insert(scope.listener, usable.clone());
+                    usable
+                }
+            };
             let tls = ListenerTls {
                 terms: scope.tls.terms.or(&self.settings.terms),
                 clients: scope.tls.clients.clone(),
@@ -200,19 +260,19 @@ impl TlsCompiler {
                 classes.push(tls);
                 classes.len() - 1
             });
-            names.push(&scope.hostname, usable, class);
+            names.push(scope.hostname, usable, class);
         }
-        (!names.is_empty()).then_some((classes, names))
+        (classes, names)
     }
 
     fn usable(
         &mut self,
-        scope: &ScopePlan,
+        scope: &Scope<'_>,
         snapshot: &Snapshot,
         report: &mut impl FnMut(String),
     ) -> Vec<Arc<CertifiedKey>> {
         let mut usable = Vec::new();
-        for name in &scope.certificates {
+        for name in scope.certificates {
             let Some(certificate) = snapshot.certificates.get(name) else {
                 report(format!("listener {}: certificate {name} is not there", scope.listener));
                 continue;
@@ -232,7 +292,13 @@ impl TlsCompiler {
         usable
     }
 
-    fn downstream(&mut self, bind: Bind, asked: &[ListenerTls], names: Names) -> Result<Downstream, String> {
+    fn downstream(
+        &mut self,
+        place: Place,
+        asked: &[ListenerTls],
+        names: Names,
+        beside: bool,
+    ) -> Result<Downstream, String> {
         let names = Arc::new(names);
         let mut classes = Vec::new();
         for (class, tls) in asked.iter().enumerate() {
@@ -244,11 +310,11 @@ impl TlsCompiler {
                     forwarded: self.settings.forwarded,
                 })),
             };
-            let tickets = match self.tickets.get(&(bind, tls.clone())) {
+            let tickets = match self.tickets.get(&(place, tls.clone())) {
                 Some(tickets) => Arc::clone(tickets),
                 None => {
                     let tickets = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
-                    self.tickets.insert((bind, tls.clone()), Arc::clone(&tickets));
+                    self.tickets.insert((place, tls.clone()), Arc::clone(&tickets));
                     tickets
                 }
             };
@@ -257,14 +323,14 @@ impl TlsCompiler {
                 class,
             };
             let config = self
-                .config(tls, check.as_deref(), resolver, tickets)
+                .config(tls, check.as_deref(), resolver, tickets, place.ends)
                 .map_err(|error| error.to_string())?;
             classes.push(Class {
                 config: Arc::new(config),
                 check,
             });
         }
-        Ok(Downstream { names, classes })
+        Ok(Downstream { names, classes, beside })
     }
 
     fn config(
@@ -273,6 +339,7 @@ impl TlsCompiler {
         check: Option<&ClientCheck>,
         resolver: OfClass,
         tickets: Arc<dyn ProducesTickets>,
+        ends: Ends,
     ) -> Result<ServerConfig, rustls::Error> {
         let mut provider = Arc::clone(&self.provider);
         if let Some(suites) = &tls.terms.suites {
@@ -295,7 +362,11 @@ impl TlsCompiler {
             }),
         };
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = match ends {
+            Ends::Requests => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            // Nobody here knows what is spoken inside.
+            Ends::Relay => Vec::new(),
+        };
         config.ticketer = tickets;
         // Tickets carry what a session is resumed from: nothing is remembered here, no lock is taken for it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -389,6 +460,43 @@ impl TlsCompiler {
             of: Arc::clone(tls),
             key,
             made,
+        }
+    }
+}
+
+/// What stays of the revision before.
+#[derive(Default)]
+struct Kept {
+    tickets: BTreeMap<(Place, ListenerTls), Arc<dyn ProducesTickets>>,
+    listeners: BTreeMap<Place, (Vec<ListenerTls>, Arc<Downstream>)>,
+}
+
+/// Who shows what at a listener, most specific hostname first, and whether others share its port; `None` where no TLS
+/// ends.
+fn scopes<'s>(plan: &'s ListenerPlan, ends: Ends) -> Option<(Vec<Scope<'s>>, bool)> {
+    match (ends, &plan.serve) {
+        (Ends::Requests, Serve::Http(http)) if http.tls => {
+            let scope = |scope: &'s ScopePlan| Scope {
+                listener: &scope.listener,
+                hostname: &scope.hostname,
+                certificates: &scope.certificates,
+                tls: &scope.tls,
+            };
+            Some((http.scopes.iter().map(scope).collect(), http.has_streams()))
+        }
+        (Ends::Requests, _) => None,
+        (Ends::Relay, _) => {
+            let scope = |rule: &'s StreamRulePlan| {
+                let terminate = rule.terminate.as_ref()?;
+                Some(Scope {
+                    listener: &rule.listener,
+                    hostname: &rule.hostname,
+                    certificates: &terminate.certificates,
+                    tls: &terminate.tls,
+                })
+            };
+            let scopes: Vec<_> = plan.stream()?.rules.iter().filter_map(scope).collect();
+            (!scopes.is_empty()).then_some((scopes, false))
         }
     }
 }

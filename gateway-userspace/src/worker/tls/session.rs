@@ -36,6 +36,15 @@ impl Session {
         ClientConnection::new(config, name).map(|connection| Self::new(connection.into()))
     }
 
+    /// The same, offering other protocols than `config` does.
+    pub fn relay(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        alpn: Vec<Vec<u8>>,
+    ) -> Result<Self, rustls::Error> {
+        ClientConnection::new_with_alpn(config, name, alpn).map(|connection| Self::new(connection.into()))
+    }
+
     fn new(mut connection: Connection) -> Self {
         connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
         Self(Box::new(connection))

@@ -1,5 +1,6 @@
 //! TLS to endpoints: whom we believe, whom we ask for, what we show.
 
+use super::session::Session;
 use super::x509;
 use gateway_core::ir::{Authorities, BackendTls, SubjectName, UpstreamProtocol};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -79,6 +80,12 @@ impl UpstreamTls {
             http1: config(b"http/1.1")?,
             http2: config(b"h2")?,
         })
+    }
+
+    /// A connection whose bytes are relayed: offers `alpn`, or nothing.
+    pub fn relay(&self, alpn: Option<&[u8]>) -> Result<Session, rustls::Error> {
+        let alpn = alpn.map(<[u8]>::to_vec).into_iter().collect();
+        Session::relay(Arc::clone(&self.http1), self.name.clone(), alpn)
     }
 
     /// ALPN offers what will be spoken, and nothing else.
