@@ -2,6 +2,7 @@
 
 use super::*;
 use gateway_core::ir::{Certificate, ClientValidation, HostPattern, SecretBytes};
+use gateway_core::snapshot::HttpPlan;
 use gateway_core::snapshot::ListenerPlan;
 use rcgen::{CertificateParams, KeyPair};
 
