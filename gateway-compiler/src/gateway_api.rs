@@ -34,6 +34,7 @@ mod parameters;
 mod reference_grant;
 mod retry;
 mod route;
+mod session;
 mod stream_route;
 mod told;
 mod topology;

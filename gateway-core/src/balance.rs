@@ -17,6 +17,7 @@ use crate::time::Moment;
 use budget::Budget;
 use destination::Shares;
 use failure::Failures;
+use std::time::Duration;
 use turn::Cursor;
 
 /// Cursors, in-flight counts and failures, per id.
@@ -27,6 +28,8 @@ pub struct Balancers {
     /// By rule: what each of its mirrors has saved up for its next copy.
     mirrors: Vec<Vec<u32>>,
     services: Vec<Cursor>,
+    /// 1970 to the start of the process.
+    epoch: Duration,
     /// By service: what is left for retries.
     budgets: Vec<Budget>,
     endpoints: Vec<EndpointState>,
@@ -130,6 +133,16 @@ impl Balancers {
         if let Some(state) = self.endpoints.get_mut(endpoint.index()) {
             state.failures = Failures::default();
         }
+    }
+
+    /// Sets the clock on the wall: from 1970 to the start of the process. Only sessions know of it.
+    pub fn set_epoch(&mut self, epoch: Duration) {
+        self.epoch = epoch;
+    }
+
+    /// Seconds since 1970.
+    pub fn unix_s(&self, now: Moment) -> u64 {
+        (self.epoch + now.since(Moment::ZERO)).as_secs()
     }
 
     /// What this worker may still retry at a service.

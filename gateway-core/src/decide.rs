@@ -13,10 +13,12 @@ use crate::filter;
 use crate::filter::cors::{AnswerFields, Preflight};
 use crate::ids::{EndpointId, ListenerId, RuleId};
 use crate::ir::{Filter, Recognise, Timeouts, UpstreamProtocol};
+use crate::session::Token;
 use crate::snapshot::{
     DestinationPlan, DestinationTo, HttpPlan, ListenerPlan, RulePlan, ServicePlan, Snapshot, StreamRulePlan,
 };
 use crate::time::Moment;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use crate::route::{Fields, RequestHead};
@@ -44,6 +46,8 @@ pub struct Forward {
     pub attempt_timeout: Option<Duration>,
     /// The rule says which failed attempts are followed by others: `snapshot.rule(rule).retry`.
     pub retries: bool,
+    /// The session it belongs to, if its rule has sessions and it showed one.
+    pub session: Option<Token>,
     /// Its endpoints are spoken to over TLS.
     pub tls: bool,
 }
@@ -310,10 +314,18 @@ impl<'s> Admitted<'s> {
             DestinationTo::Fail { status, .. } => return Err(broken(*status)),
         };
         let tls = service.tls.is_some();
-        let endpoint = balancers
-            .pick(service, &[], now)
-            .ok_or(Reply::NoEndpoint { rule: rule.id })?;
+        let session = rule.session.as_ref();
+        let session = session.and_then(|session| session.of(head.fields, balancers.unix_s(now)));
+        let kept = session.and_then(|token| kept(snapshot, service, token.endpoint));
+        let endpoint = match kept.filter(|endpoint| !balancers.is_out(*endpoint, now)) {
+            Some(endpoint) => endpoint,
+            // Whoever is left begins the session anew.
+            None => balancers
+                .pick(service, &[], now)
+                .ok_or(Reply::NoEndpoint { rule: rule.id })?,
+        };
         Ok(Picked {
+            session,
             matched: self.0,
             index,
             destination,
@@ -329,6 +341,7 @@ struct Picked<'s> {
     index: usize,
     destination: &'s DestinationPlan,
     endpoint: EndpointId,
+    session: Option<Token>,
     tls: bool,
 }
 
@@ -345,8 +358,15 @@ impl Picked<'_> {
             deadline: allowed(timeouts.request).map(|allowed| now + allowed),
             attempt_timeout: allowed(timeouts.backend_request),
             retries: self.matched.rule.retry.is_some(),
+            session: self.session,
         }
     }
+}
+
+/// The endpoint of a session, as long as it takes new work.
+fn kept(snapshot: &Snapshot, service: &ServicePlan, addr: SocketAddr) -> Option<EndpointId> {
+    let at = |id: &EndpointId| snapshot.endpoint(*id).is_some_and(|endpoint| endpoint.addr == addr);
+    service.turns.iter().copied().find(at)
 }
 
 /// Zero is none (Gateway API HTTPRouteTimeouts).

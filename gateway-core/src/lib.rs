@@ -17,5 +17,6 @@ pub mod lower;
 pub mod model;
 pub mod reconcile;
 pub mod route;
+pub mod session;
 pub mod snapshot;
 pub mod time;

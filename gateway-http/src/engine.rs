@@ -94,6 +94,7 @@ use gateway_core::time::Moment;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A connection's slot in the engine and in the driver's socket table. Reused only after `Action::Close` was carried
 /// out.
@@ -302,6 +303,11 @@ impl Engine {
         for id in gone {
             self.with(id, |engine, c| engine.retire(c));
         }
+    }
+
+    /// Sets the clock on the wall: from 1970 to the start of the process. Only the times of sessions depend on it.
+    pub fn set_epoch(&mut self, epoch: Duration) {
+        self.balancers.set_epoch(epoch);
     }
 
     /// A downstream connection is there.

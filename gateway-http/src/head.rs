@@ -19,6 +19,7 @@ pub(crate) use field::is_forwarding;
 pub use field::{ENTRY_OVERHEAD, Field, TEXT_BYTES_MAX, is_token};
 pub(crate) use field::{STATIC_FIELDS, static_token};
 use gateway_core::decide::Fields;
+use gateway_core::session::cookie_in;
 pub use token::Token;
 pub(crate) use token::hash;
 
@@ -386,6 +387,13 @@ impl FieldList {
 impl Fields for FieldList {
     fn field(&self, name: &[u8]) -> Option<&[u8]> {
         self.position(name).map(|place| self.value(&self.fields[place]))
+    }
+
+    fn cookie(&self, name: &[u8]) -> Option<&[u8]> {
+        let cookies = self.fields.iter().filter(|field| field.token() == Token::COOKIE);
+        cookies
+            .map(|field| self.value(field))
+            .find_map(|field| cookie_in(field, name))
     }
 }
 

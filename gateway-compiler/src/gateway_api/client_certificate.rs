@@ -5,7 +5,7 @@
 //! nor sessions.
 
 use crate::objects::Subject;
-use gateway_core::ir::{CertificateName, Destination, HttpRule, RuleName, Service, ServiceName};
+use gateway_core::ir::{CertificateName, Destination, Filter, HttpRule, RuleName, Service, ServiceName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,8 +19,19 @@ pub(super) fn present(
 ) -> HttpRule {
     let mut rule = rule.clone();
     let mut changed = false;
-    for destination in &mut rule.destinations {
-        if let Destination::Service(name) = &mut destination.to.to {
+    let destinations = rule.destinations.iter_mut().map(|share| &mut share.to.to);
+    // A mirror is an endpoint like any other.
+    let mirrors = rule.filters.iter_mut().filter_map(|filter| match filter {
+        Filter::Mirror(mirror) => Some(&mut mirror.to),
+        Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Redirect(_)
+        | Filter::Rewrite(_)
+        | Filter::Cors(_)
+        | Filter::ExternalAuth(_) => None,
+    });
+    for destination in destinations.chain(mirrors) {
+        if let Destination::Service(name) = destination {
             changed |= present_to(services, gateway, certificate, name);
         }
     }

@@ -23,7 +23,8 @@ const EDITS_MAX: usize = 16;
 pub(super) enum Place {
     HttpRule,
     GrpcRule,
-    Backend,
+    HttpBackend,
+    GrpcBackend,
 }
 
 /// Why a filter cannot be used: below the filters' own field.
@@ -126,14 +127,14 @@ fn one(
                 .ok_or_else(|| missing("responseHeaderModifier"))?;
             edits(spec, &at("responseHeaderModifier")).map(Filter::ResponseHeaders)
         }
-        ("RequestRedirect", Place::HttpRule) => {
+        ("RequestRedirect", Place::HttpRule | Place::HttpBackend) => {
             let spec = filter
                 .request_redirect
                 .as_ref()
                 .ok_or_else(|| missing("requestRedirect"))?;
             redirect(spec, &at("requestRedirect"), prefixes).map(Filter::Redirect)
         }
-        ("URLRewrite", Place::HttpRule) => {
+        ("URLRewrite", Place::HttpRule | Place::HttpBackend) => {
             let spec = filter.url_rewrite.as_ref().ok_or_else(|| missing("urlRewrite"))?;
             rewrite(spec, &at("urlRewrite"), prefixes).map(Filter::Rewrite)
         }
@@ -399,7 +400,12 @@ mod tests {
             ("content-length", "0"),
         ] {
             assert!(
-                convert(&[header("RequestHeaderModifier", name, value)], Place::Backend, true).is_err(),
+                convert(
+                    &[header("RequestHeaderModifier", name, value)],
+                    Place::HttpBackend,
+                    true
+                )
+                .is_err(),
                 "{name}"
             );
         }
@@ -407,8 +413,15 @@ mod tests {
 
     #[test]
     fn what_is_not_served_says_so() {
-        for kind in ["CORS", "ExtensionRef", "URLRewrite"] {
-            let error = convert(&[header(kind, "x", "y")], Place::GrpcRule, true).unwrap_err();
+        for (kind, place) in [
+            ("CORS", Place::GrpcRule),
+            ("ExtensionRef", Place::HttpRule),
+            ("ExternalAuth", Place::HttpRule),
+            ("URLRewrite", Place::GrpcRule),
+            ("URLRewrite", Place::GrpcBackend),
+            ("CORS", Place::HttpBackend),
+        ] {
+            let error = convert(&[header(kind, "x", "y")], place, true).unwrap_err();
             assert_eq!(
                 (error.reason, error.field.as_str()),
                 ("UnsupportedValue", "[0].type"),

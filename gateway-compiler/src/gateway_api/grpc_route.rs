@@ -4,7 +4,7 @@
 //! on the route names the origins whose pages may (`filters/cors.rs`).
 
 use super::filters::{self, Place};
-use super::http_route::{RuleParts, match_list, rule_name};
+use super::http_route::{RuleParts, match_list, rule_name, session_of};
 use super::route::{self, Carries, RULES_MAX, Route};
 use super::{Work, matches};
 use crate::objects::Object;
@@ -33,6 +33,13 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) ->
         };
         let (mut filters, destinations) = parts.act(work, &matches, verdict);
         filters.extend(cors.clone().map(Filter::Cors));
+        let session = session_of(
+            work,
+            subject,
+            index,
+            rule.session_persistence.as_ref(),
+            &mut route.verdict,
+        );
         let (name, timeouts) = (rule_name(subject, index), Timeouts::default());
         rules.push(Arc::new(HttpRule {
             name,
@@ -42,7 +49,7 @@ pub(super) fn convert<'o>(work: &mut Work<'o>, object: &'o Object<GrpcRoute>) ->
             destinations,
             timeouts,
             retry: None,
-            session: None,
+            session,
         }));
     }
     route.carries = Carries::Http(rules);

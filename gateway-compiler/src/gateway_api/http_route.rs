@@ -2,15 +2,15 @@
 
 use super::filters::{self, Mirrored, Place};
 use super::route::{self, BACKENDS_MAX, Carries, MATCHES_MAX, RULES_MAX, Route, Verdict};
-use super::{Work, backend_ref, duration, matches, retry};
+use super::{Work, backend_ref, duration, matches, retry, session};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{
-    BackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, MirrorSpec, RouteFilter, RouteTimeouts,
+    BackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, MirrorSpec, RouteFilter, RouteTimeouts, SessionSpec,
 };
 use crate::objects::{Kind, Object, Subject};
 use crate::status::reason;
 use gateway_core::ir::{
-    Destination, Filter, HttpDestination, HttpMatch, HttpRule, PathMatch, RouteKind, RuleName, Timeouts,
+    Destination, Filter, HttpDestination, HttpMatch, HttpRule, PathMatch, RouteKind, RuleName, Session, Timeouts,
     UpstreamProtocol, Weighted,
 };
 use std::sync::Arc;
@@ -86,8 +86,28 @@ fn one<'o>(
         destinations,
         timeouts,
         retry,
-        session: None,
+        session: session_of(work, subject, index, rule.session_persistence.as_ref(), verdict),
     })
+}
+
+/// A rule whose sessions cannot be kept goes without them.
+pub(super) fn session_of(
+    work: &mut Work<'_>,
+    subject: Subject<'_>,
+    index: usize,
+    spec: Option<&SessionSpec>,
+    verdict: &mut Verdict,
+) -> Option<Session> {
+    match session::convert(spec?, &rule_name(subject, index), &subject.meta.uid) {
+        Ok(session) => Some(session),
+        Err((field, problem, remedy)) => {
+            let at = format!("spec.rules[{index}].sessionPersistence.{field}");
+            work.found
+                .push(subject.finding(Severity::Error, at, problem.as_str(), remedy));
+            verdict.bad_rule(reason::UNSUPPORTED_VALUE, problem);
+            None
+        }
+    }
 }
 
 pub(super) fn rule_name(subject: Subject<'_>, index: usize) -> RuleName {
@@ -183,13 +203,14 @@ impl<'o> RuleParts<'o, '_> {
                 .push(self.subject.finding(Severity::Warning, at, problem, "remove them"));
         }
         verdict.good_rules += 1;
-        (filters, self.destinations(work, redirects, verdict))
+        (filters, self.destinations(work, redirects, prefixes, verdict))
     }
 
     fn destinations(
         &self,
         work: &mut Work<'o>,
         redirects: bool,
+        prefixes: bool,
         verdict: &mut Verdict,
     ) -> Vec<Weighted<HttpDestination>> {
         if self.backends.is_empty() {
@@ -217,7 +238,11 @@ impl<'o> RuleParts<'o, '_> {
                 to: found.to.clone(),
                 protocol,
             };
-            match filters::convert(&backend.filters, Place::Backend, false, &mut nowhere) {
+            let place = match self.place {
+                Place::HttpRule | Place::HttpBackend => Place::HttpBackend,
+                Place::GrpcRule | Place::GrpcBackend => Place::GrpcBackend,
+            };
+            match filters::convert(&backend.filters, place, prefixes, &mut nowhere) {
                 Ok(filters) => {
                     let to = HttpDestination {
                         to: found.to,

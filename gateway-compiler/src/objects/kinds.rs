@@ -26,6 +26,9 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// Given by an API server; nobody outside the cluster knows it.
+    #[serde(default)]
+    pub uid: String,
     #[serde(default)]
     pub generation: i64,
     /// RFC 3339 in UTC, so it sorts as text; empty in files.

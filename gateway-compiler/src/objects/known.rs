@@ -169,7 +169,6 @@ pub(super) fn judge(kind: Kind, path: &str) -> Unread {
 /// What the API server or tools add to every object.
 const HARMLESS: &[&str] = &[
     "status",
-    "metadata.uid",
     "metadata.resourceVersion",
     "metadata.managedFields",
     "metadata.ownerReferences",
@@ -294,7 +293,7 @@ mod tests {
         let judge = |path: &str| judge(Kind::HttpRoute, &without_indexes(path));
         assert_eq!(judge("spec.rules[1].retry"), Unread::NotServed);
         assert_eq!(judge("spec.rules[1].retries"), Unread::Unknown);
-        assert_eq!(judge("metadata.uid"), Unread::Harmless);
+        assert_eq!(judge("metadata.resourceVersion"), Unread::Harmless);
         assert_eq!(judge("metadata.labels"), Unread::Unknown);
     }
 }

@@ -53,11 +53,20 @@ impl Cors {
             if self.credentials {
                 put(&mut fields, "access-control-allow-credentials", "true".to_owned());
             }
-            put(&mut fields, "access-control-expose-headers", self.exposed.join(", "));
+            put(&mut fields, "access-control-expose-headers", self.readable());
         }
         // The answer depends on the origin: caches must not hand it to another one.
         put(&mut fields, "vary", "origin".to_owned());
         fields
+    }
+}
+
+impl Cors {
+    /// Fields that a page may read. With credentials browsers take `*` for a field's name, and the Gateway API forbids it.
+    fn readable(&self) -> String {
+        let named = |name: &&String| !self.credentials || *name != "*";
+        let names: Vec<&str> = self.exposed.iter().filter(named).map(String::as_str).collect();
+        names.join(", ")
     }
 }
 
@@ -83,11 +92,18 @@ impl OriginPattern {
             return None;
         }
         let scheme = scheme.to_ascii_lowercase();
+        // Browsers do not write the port a scheme has anyway (RFC 6454 6.2).
+        let port = match scheme.as_str() {
+            "http" => ":80",
+            "https" => ":443",
+            _ => "",
+        };
+        let plain = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
         Some(match behind {
-            None => OriginPattern::Exact(format!("{scheme}://{}", authority.to_ascii_lowercase())),
+            None => OriginPattern::Exact(format!("{scheme}://{}", plain(authority))),
             Some(suffix) => OriginPattern::Suffix {
                 scheme: format!("{scheme}://"),
-                suffix: suffix.to_ascii_lowercase(),
+                suffix: plain(suffix),
             },
         })
     }
@@ -155,6 +171,9 @@ mod tests {
             ("https://a.example", "http://a.example", false),
             ("https://a.example", "https://a.example:8443", false),
             ("https://a.example:8443", "https://a.example:8443", true),
+            ("https://a.example:443", "https://a.example", true),
+            ("http://a.example:443", "http://a.example", false),
+            ("http://*.a.example:80", "http://x.a.example", true),
             ("https://*.b.example", "https://x.b.example", true),
             ("https://*.b.example", "https://x.y.b.example", true),
             ("https://*.b.example", "https://b.example", false),
@@ -214,6 +233,12 @@ mod tests {
         assert_eq!(get(&fields, "access-control-allow-methods"), Some("PATCH"));
         assert_eq!(get(&fields, "access-control-allow-headers"), Some("x-7, x-8"));
         assert_eq!(get(&fields, "access-control-allow-credentials"), Some("true"));
+        cors.exposed = vec!["*".to_owned(), "x-a".to_owned()];
+        let exposed =
+            |cors: &Cors| get(&cors.answer(b"https://a.example"), "access-control-expose-headers").map(str::to_owned);
+        assert_eq!(exposed(&cors).as_deref(), Some("x-a"), "with credentials * is a name");
+        cors.credentials = false;
+        assert_eq!(exposed(&cors).as_deref(), Some("*, x-a"));
         assert_eq!(
             get(&fields, "access-control-allow-origin"),
             Some("https://a.examplex: y")

@@ -1,6 +1,8 @@
 //! Rules of HTTP listeners.
 
-use super::{CertificateName, Destination, ListenerName, ListenerTls, RuleName, ServiceName, StreamRule, Weighted};
+use super::{
+    CertificateName, Destination, ListenerName, ListenerTls, RuleName, SecretBytes, ServiceName, StreamRule, Weighted,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,13 +173,19 @@ pub struct Session {
     pub absolute: Option<Duration>,
     /// A session ends when it was not used for so long; `None`: never.
     pub idle: Option<Duration>,
+    /// 16 bytes; the same for all nodes and revisions, so that tokens outlive both.
+    pub key: SecretBytes,
 }
 
 /// Where a session's token travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionToken {
     /// RFC 6265. A permanent cookie lives as long as the session, another one as long as the browser.
-    Cookie { name: String, permanent: bool },
+    Cookie {
+        name: String,
+        path: String,
+        permanent: bool,
+    },
     /// Lower case, the same in requests and responses.
     Header { name: String },
 }

@@ -1,9 +1,16 @@
 //! What routing looks at.
 
+use crate::session::cookie_in;
+
 /// The fields of a request, however the codec holds them.
 pub trait Fields {
     /// The first value of a field; `name` is lower case.
     fn field(&self, name: &[u8]) -> Option<&[u8]>;
+
+    /// The value of a cookie; HTTP/2 clients may send each in a field of its own.
+    fn cookie(&self, name: &[u8]) -> Option<&[u8]> {
+        cookie_in(self.field(b"cookie")?, name)
+    }
 }
 
 /// What routing looks at. Borrowed from the codec's scratch buffer.

@@ -4,10 +4,14 @@
 
 use super::Engine;
 use super::path;
+use super::stream::Stream;
 use crate::grpc::TimeoutText;
 use crate::head::{FieldList, Token};
+use gateway_core::decide::Forward;
 use gateway_core::filter;
-use gateway_core::ir::{Cors, FieldEdits, Filter, Rewrite};
+use gateway_core::ir::{Cors, FieldEdits, Filter, Rewrite, Session};
+use gateway_core::session;
+use gateway_core::snapshot::{ListenerPlan, Snapshot};
 use gateway_core::time::Moment;
 use std::time::Duration;
 
@@ -45,7 +49,11 @@ impl Engine {
         for filter in rule.filters.iter().chain(more) {
             match filter {
                 Filter::RequestHeaders(edits) => apply(edits, &mut self.edited),
-                Filter::Rewrite(to) => rewrite(to, usize::from(forward.prefix_len), &mut self.edited, &mut self.text),
+                Filter::Rewrite(to) => {
+                    let target = stream.head.get(Token::PATH);
+                    let prefix_len = usize::from(forward.prefix_len);
+                    rewrite(to, target, prefix_len, &mut self.edited, &mut self.text);
+                }
                 // These act on responses, have answered, or are streams of their own.
                 Filter::ResponseHeaders(_)
                 | Filter::Redirect(_)
@@ -68,6 +76,11 @@ impl Engine {
         };
         let destination = rule.destinations.get(usize::from(forward.destination));
         let more = destination.map_or(&[][..], |destination| &destination.filters);
+        if let Some(session) = &rule.session {
+            let snapshot = self.revisions.get(revision);
+            let now_s = self.balancers.unix_s(self.now);
+            put_session(session, snapshot, stream, &forward, now_s, fields, &mut self.text);
+        }
         for filter in rule.filters.iter().chain(more) {
             match filter {
                 Filter::ResponseHeaders(edits) => apply(edits, fields),
@@ -92,6 +105,39 @@ impl Engine {
             put_cors(cors, &stream.head, fields);
         }
     }
+}
+
+/// Gives a client the token of its session where it has none, or an old one. `forward.endpoint` is who answers.
+#[cold]
+fn put_session(
+    rules: &Session,
+    snapshot: &Snapshot,
+    stream: &Stream,
+    forward: &Forward,
+    now_s: u64,
+    fields: &mut FieldList,
+    scratch: &mut Vec<u8>,
+) {
+    let Some(endpoint) = snapshot.endpoint(forward.endpoint).map(|endpoint| endpoint.addr) else {
+        return;
+    };
+    if !rules.renews(forward.session, endpoint) {
+        return;
+    }
+    // At another endpoint it is another session.
+    let same = forward.session.filter(|token| token.endpoint == endpoint);
+    let began_s = same.map_or(now_s, |token| token.began_s);
+    let secure = snapshot
+        .listener(stream.facts.listener)
+        .and_then(ListenerPlan::http)
+        .is_some_and(|http| http.tls);
+    let token = session::Token {
+        endpoint,
+        began_s,
+        made_s: now_s,
+    };
+    let name = rules.give(token, secure, now_s, scratch);
+    fields.push(name.as_bytes(), scratch);
 }
 
 /// The `grpc-timeout` to send when it is not the client's own.
@@ -136,11 +182,12 @@ fn http2_name(name: &str) -> &[u8] {
     if name == "host" { b":authority" } else { name.as_bytes() }
 }
 
-fn rewrite(to: &Rewrite, prefix_len: usize, fields: &mut FieldList, scratch: &mut Vec<u8>) {
+/// `target` is what the client asked for: a backendRef's rewrite takes the place of its rule's.
+fn rewrite(to: &Rewrite, target: Option<&[u8]>, prefix_len: usize, fields: &mut FieldList, scratch: &mut Vec<u8>) {
     if let Some(hostname) = &to.hostname {
         fields.set_known(Token::AUTHORITY, hostname.as_bytes());
     }
-    if let (Some(by), Some(target)) = (&to.path, fields.get(Token::PATH)) {
+    if let (Some(by), Some(target)) = (&to.path, target) {
         scratch.clear();
         let (path, query) = path::split(target);
         filter::rewrite_path(by, path, prefix_len, scratch);

@@ -14,6 +14,7 @@ use gateway_core::time::Moment;
 use gateway_http::engine::{Action, ConnId, Engine, EngineConfig, RESTORE_MAX, Transmitted};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes read from a socket at once.
 pub const READ_BYTES: usize = 128 * 1024;
@@ -47,8 +48,12 @@ pub struct HttpPlane {
 
 impl HttpPlane {
     pub fn new(config: EngineConfig, context: &Context) -> Self {
+        let mut engine = Engine::new(config, Arc::clone(&context.snapshot), context.now);
+        // A clock before 1970 is no clock: sessions then never seem old.
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        engine.set_epoch(unix.saturating_sub(context.now.since(Moment::ZERO)));
         Self {
-            engine: Engine::new(config, Arc::clone(&context.snapshot), context.now),
+            engine,
             sockets: Slab::default(),
             by_conn: Vec::new(),
             buffer: vec![0; RESTORE_MAX + READ_BYTES].into_boxed_slice(),

@@ -44,6 +44,7 @@ pub struct HttpRouteRule {
     #[serde(default)]
     pub timeouts: RouteTimeouts,
     pub retry: Option<RetrySpec>,
+    pub session_persistence: Option<SessionSpec>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -89,6 +90,34 @@ pub struct RetrySpec {
     pub attempts: Option<i64>,
     /// A Gateway API duration (GEP-2257).
     pub backoff: Option<String>,
+}
+
+/// Gateway API SessionPersistence; `session_name`, `idle_timeout` and `cookie_config` are its words up to v1.6.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionSpec {
+    /// `Cookie` when absent.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub cookie: Option<CookieSpec>,
+    pub header: Option<SessionHeaderSpec>,
+    pub absolute_timeout: Option<String>,
+    pub session_name: Option<String>,
+    pub idle_timeout: Option<String>,
+    pub cookie_config: Option<CookieSpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CookieSpec {
+    pub name: Option<String>,
+    pub path: Option<String>,
+    pub lifetime_type: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct SessionHeaderSpec {
+    pub name: String,
 }
 
 /// A filter of an HTTPRoute or GRPCRoute, of a rule or of a backendRef.
@@ -220,6 +249,7 @@ pub struct GrpcRouteRule {
     pub filters: Vec<RouteFilter>,
     #[serde(default)]
     pub backend_refs: Vec<BackendRef>,
+    pub session_persistence: Option<SessionSpec>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
