@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub enum Message {
     /// The files changed, or SIGHUP.
     Reload,
+    /// Host names that are endpoints have other addresses.
+    Names,
     /// Changes of the cluster wait to be taken.
     Cluster,
     /// SIGTERM: the first drains, the second ends.
@@ -185,6 +187,7 @@ impl Control {
         self.admin.health.turned();
         match messages.recv_timeout(TICK) {
             Ok(Message::Reload) => self.reload(),
+            Ok(Message::Names) => self.apply(Configuration::resolved),
             Ok(Message::Cluster) => self.take_in(),
             Ok(Message::Drain) => self.drain(),
             Ok(Message::ReopenLog) => {
@@ -231,6 +234,11 @@ impl Control {
 
     /// Reads, compiles, applies. What is broken is reported and keeps its last good version.
     fn reload(&mut self) -> bool {
+        self.apply(Configuration::load)
+    }
+
+    /// Applies what there is to apply, as long as the kernel's maps are ours.
+    fn apply(&mut self, compile: fn(&mut Configuration) -> Option<Arc<Ir>>) -> bool {
         match &mut self.standing {
             Standing::Ours => {}
             Standing::Yielded { reload, .. } => {
@@ -240,7 +248,7 @@ impl Control {
             Standing::Given => return false,
         }
         let began = Instant::now();
-        match self.configuration.load() {
+        match compile(&mut self.configuration) {
             Some(ir) => self.configure(ir, began, None),
             None => false,
         }

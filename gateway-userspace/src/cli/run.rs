@@ -12,6 +12,7 @@ use crate::kernel::{Datapath, Kernel, KernelError, KernelOptions};
 use crate::settings::{ADMIN_DEFAULT, AdminAddr, Assignment, Tunables, duration};
 use crate::source::file::FileSource;
 use crate::source::kube::{Cluster, Hooks, KubeOptions};
+use crate::source::names::Names;
 use crate::sys::caps::raise_open_files;
 use crate::telemetry::access_log::{AccessLogOptions, Target};
 use crate::telemetry::spans::SpanOptions;
@@ -172,10 +173,16 @@ fn start(
         zone: args.zone.clone(),
         // Kubernetes forbids them, and whoever may write an EndpointSlice would reach what listens on this host alone.
         loopback_endpoints: !args.cluster.kube,
+        // With a pool addresses are what it gives, each to one Gateway alone.
+        any_address: !args.cluster.kube || args.address_pool.is_empty(),
         ..Default::default()
     };
     let controller = settings.controller.clone();
-    let configuration = Configuration::new(source, settings);
+    let mut configuration = Configuration::new(source, settings);
+    let news = sender.clone();
+    // Whoever would hear it has left when nobody does.
+    let names = Names::start(move || drop(news.send(Message::Names))).context("start resolving names")?;
+    configuration.resolve_by(names);
     if succession.takes_over() {
         configuration.whole().map_err(|why| Exit::new(Code::Config, why))?;
     }

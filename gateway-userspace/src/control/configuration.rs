@@ -1,6 +1,7 @@
 //! From files to `Ir`: read, parse, keep what was good of what is broken, compile.
 
 use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
+use crate::source::names::Names;
 use anyhow::Result;
 use gateway_compiler::diagnostic::Severity;
 use gateway_compiler::generated::GatewayService;
@@ -29,6 +30,8 @@ pub struct Configuration {
     unread: Vec<String>,
     /// A cluster's objects are still missing: nothing is compiled.
     waiting: bool,
+    /// Who resolves the host names that are endpoints; `None`: they have no addresses.
+    names: Option<Names>,
 }
 
 impl Configuration {
@@ -43,7 +46,18 @@ impl Configuration {
             statuses: Arc::default(),
             unread: Vec::new(),
             waiting: false,
+            names: None,
         }
+    }
+
+    /// From now on host names that are endpoints have addresses.
+    pub fn resolve_by(&mut self, names: Names) {
+        self.names = Some(names);
+    }
+
+    /// Compiles with the addresses that host names have now; `None` while nothing is compiled at all.
+    pub fn resolved(&mut self) -> Option<Arc<Ir>> {
+        (!self.waiting && self.reading.is_some()).then(|| self.compile())
     }
 
     /// Nothing is compiled before [`Configuration::take_in`] brought the objects of a cluster.
@@ -83,6 +97,11 @@ impl Configuration {
     }
 
     fn compile(&mut self) -> Arc<Ir> {
+        if let Some(names) = &self.names {
+            for (name, addresses) in names.want(self.objects.names_wanted()) {
+                self.objects.resolve(name, addresses);
+            }
+        }
         self.compiled = self.compiler.compile(&self.objects, &self.settings);
         self.statuses = Arc::new(std::mem::take(&mut self.compiled.statuses));
         Arc::new(self.compiled.ir.clone())

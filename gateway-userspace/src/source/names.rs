@@ -7,7 +7,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -23,6 +23,8 @@ const FRESH_MIN: Duration = Duration::from_secs(5);
 const FRESH_MAX: Duration = Duration::from_secs(300);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
+/// A configuration with new names waits so long for their first answers.
+const NEWS: Duration = Duration::from_millis(500);
 /// For one name, all servers and tries together.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,7 @@ pub struct Names {
 struct Shared {
     table: Mutex<BTreeMap<String, Entry>>,
     wanted: Notify,
+    answered: Condvar,
 }
 
 struct Entry {
@@ -45,6 +48,14 @@ struct Entry {
     resolved: Option<Resolved>,
     due: Instant,
     asking: bool,
+    wanted_at: Instant,
+}
+
+impl Entry {
+    /// Nobody has waited for it yet.
+    fn is_new(&self) -> bool {
+        self.resolved.is_none() && self.wanted_at.elapsed() < NEWS
+    }
 }
 
 impl Names {
@@ -53,6 +64,7 @@ impl Names {
         let shared = Arc::new(Shared {
             table: Mutex::default(),
             wanted: Notify::new(),
+            answered: Condvar::new(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let theirs = shared.clone();
@@ -62,8 +74,8 @@ impl Names {
         Ok(Self { shared })
     }
 
-    /// From now on exactly these names are resolved.
-    pub fn want(&self, names: BTreeSet<String>) {
+    /// From now on exactly these names are resolved. What is known of them; new ones are waited for, though not long.
+    pub fn want(&self, names: BTreeSet<String>) -> Vec<(String, Resolved)> {
         let mut table = self.shared.table();
         table.retain(|name, _| names.contains(name));
         for name in names {
@@ -72,18 +84,16 @@ impl Names {
                     resolved: None,
                     due: Instant::now(),
                     asking: false,
+                    wanted_at: Instant::now(),
                 });
             } else if !table.contains_key(&name) {
                 tracing::warn!("{name} is not resolved: more than {NAMES_MAX} host names are endpoints");
             }
         }
-        drop(table);
         self.shared.wanted.notify_one();
-    }
-
-    /// What is known.
-    pub fn known(&self) -> Vec<(String, Resolved)> {
-        let table = self.shared.table();
+        let news = |table: &mut BTreeMap<String, Entry>| table.values().any(|entry| entry.is_new());
+        let waited = self.shared.answered.wait_timeout_while(table, NEWS, news);
+        let table = waited.map_or_else(|poison| poison.into_inner().0, |(table, _)| table);
         let known = table
             .iter()
             .filter_map(|(name, entry)| Some((name.clone(), entry.resolved.clone()?)));
@@ -138,6 +148,7 @@ impl Shared {
             return false;
         }
         entry.resolved = Some(resolved);
+        self.answered.notify_all();
         true
     }
 }
@@ -202,10 +213,16 @@ mod tests {
             shared: Arc::new(Shared {
                 table: Mutex::default(),
                 wanted: Notify::new(),
+                answered: Condvar::new(),
             }),
         };
         names_of.want(names.iter().map(|name| (*name).to_owned()).collect());
         names_of
+    }
+
+    fn known(names: &Names) -> Vec<(String, Resolved)> {
+        let wanted = names.shared.table().keys().cloned().collect();
+        names.want(wanted)
     }
 
     fn at(text: &str) -> IpAddr {
@@ -225,7 +242,7 @@ mod tests {
         );
         assert!(!names.shared.learn("a.example", Err("down".into()), now));
         assert_eq!(
-            names.known(),
+            known(&names),
             [("a.example".to_owned(), Ok(vec![at("192.0.2.1"), at("192.0.2.2")]))]
         );
         assert_eq!(names.shared.due(now + RETRY, 9).0, ["a.example"]);
@@ -245,7 +262,7 @@ mod tests {
             !names.shared.learn("a.example", answer(now), now),
             "nobody wants it any more"
         );
-        assert!(names.known().is_empty());
+        assert!(known(&names).is_empty());
     }
 
     #[test]
@@ -254,7 +271,7 @@ mod tests {
         let names = Names::start(move || send.send(()).unwrap()).unwrap();
         names.want(["localhost".to_owned()].into());
         receive.recv_timeout(Duration::from_secs(20)).expect("an answer");
-        let known = names.known();
+        let known = known(&names);
         let Ok(addresses) = &known[0].1 else {
             panic!("{known:?}")
         };
