@@ -15,6 +15,7 @@ mod planes;
 mod refuse;
 mod streams;
 mod succeed;
+mod terminate;
 mod tls;
 mod tunnels;
 
@@ -196,6 +197,11 @@ const ROWS: &[Row] = &[
         name: "a foreign XDP program is refused by name",
         datapaths: &["xdp"],
         run: refuse::foreign_xdp,
+    },
+    Row {
+        name: "TLS that ends at the gateway is relayed, beside what passes through and HTTPS",
+        datapaths: &["off", "tcx"],
+        run: terminate::relayed,
     },
     Row {
         name: "no client passes for another, and each is told to endpoints as what it is",
