@@ -70,6 +70,8 @@ pub struct Control {
     snapshot: Arc<Snapshot>,
     /// What of its TLS could not be had as configured.
     tls: Vec<String>,
+    /// SIGTERM or SIGINT came.
+    told: bool,
     /// The process must not go on: its end is no success.
     failed: bool,
     watchdog: Watchdog,
@@ -110,6 +112,7 @@ impl Control {
             unlocal: BTreeMap::new(),
             snapshot: Arc::default(),
             tls: Vec::new(),
+            told: false,
             failed: false,
             watchdog: Watchdog::default(),
             standing: Standing::Ours,
@@ -175,10 +178,10 @@ impl Control {
 
     /// Runs until an effect says to leave or SIGINT comes.
     pub fn run(&mut self, messages: &Receiver<Message>) {
-        loop {
-            if self.step(messages) {
-                return;
-            }
+        while !self.step(messages) {}
+        if self.stays() {
+            info!("drained; as the first process of a container this one stays until it is told to end");
+            while !matches!(messages.recv(), Ok(Message::Drain | Message::Stop) | Err(_)) {}
         }
     }
 
@@ -203,7 +206,10 @@ impl Control {
             Ok(Message::EndpointsIdle(idle)) => {
                 self.handle(Event::EndpointsQuiet(idle.quiet)) || self.handle(Event::EndpointsIdle(idle.unnamed))
             }
-            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => true,
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                self.told = true;
+                true
+            }
             Err(RecvTimeoutError::Timeout) => self.tick(),
         }
     }

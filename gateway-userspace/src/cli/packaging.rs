@@ -103,8 +103,8 @@ fn granted(kind: &str) -> Rights {
     for rule in items(role.get("rules")) {
         for group in texts(rule.get("apiGroups")) {
             for resource in texts(rule.get("resources")) {
-                let verbs = texts(rule.get("verbs")).into_iter().collect();
-                rights.insert((group.clone(), resource), verbs);
+                let verbs = texts(rule.get("verbs"));
+                rights.entry((group.clone(), resource)).or_default().extend(verbs);
             }
         }
     }
@@ -129,8 +129,10 @@ fn needed() -> Rights {
         }
         let group = words(group).first().cloned().unwrap_or_default();
         for resource in words(resources) {
-            let verbs = words(verbs).into_iter().collect();
-            rights.insert((group.clone(), resource), verbs);
+            rights
+                .entry((group.clone(), resource))
+                .or_default()
+                .extend(words(verbs));
         }
     }
     rights

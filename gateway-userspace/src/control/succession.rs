@@ -46,6 +46,12 @@ impl Control {
         }
     }
 
+    /// The end of a container's first process is the container's, and whoever supervises it would start it again, beside
+    /// the successor in another container, and take everything back. So it waits for its own end to be asked for.
+    pub(super) fn stays(&self) -> bool {
+        std::process::id() == 1 && self.standing == Standing::Given && !self.told && !self.failed
+    }
+
     pub(super) fn upgrade(&self) {
         match (&self.giver, self.workers.draining()) {
             (_, true) => warn!("SIGUSR2: this process drains already"),
@@ -61,6 +67,10 @@ impl Control {
                 return true;
             }
             info!("draining as soon as the hand-over under way has ended");
+            return false;
+        }
+        if !std::mem::replace(&mut self.told, true) && self.standing == Standing::Given {
+            info!("draining already, {} live", self.workers.live());
             return false;
         }
         info!("draining: no new connections, {} live", self.workers.live());

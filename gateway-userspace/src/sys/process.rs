@@ -11,6 +11,10 @@ pub fn terminate(pid: i32) -> io::Result<()> {
 
 /// Ends a process at once (SIGKILL).
 pub fn end(pid: i32) -> io::Result<()> {
+    // A process of another process namespace has no number here: it is 0, which would mean all of our own group.
+    if pid <= 0 {
+        return Err(io::Error::other("it is in another process namespace"));
+    }
     Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 

@@ -12,7 +12,7 @@ use super::topology::{self, ALL, BRIDGE, CLIENT, CONTROL_ADDRESS, NODE, NODE_ADD
 use crate::shell::{self, Failure, words};
 
 /// State of the cluster, in memory.
-const STATE: &str = "/run/cluster";
+pub const STATE: &str = "/run/cluster";
 pub const KUBECONFIG: &str = "/run/cluster/pki/admin.kubeconfig";
 /// Holds `kubectl` and `sluice`.
 pub const CLIENT_PATH: &str = "/run/cluster/path";

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, STATE};
 use super::topology::NODE_ADDRESS;
 use crate::package::{CASES, KUSTOMIZATIONS, folder};
 use crate::shell::{self, Failure, say, words};
@@ -159,6 +160,9 @@ fn at_work(cluster: &Cluster, what: &str, manifest: &str, pool: Option<&str>, si
         "-n {NAMESPACE} wait pod {POD} --for=condition=Ready --timeout=30s"
     ))?;
     served()?;
+    if pool.is_some() {
+        replaced(cluster, &address)?;
+    }
     let log = cluster.kubectl(&format!("-n {NAMESPACE} logs daemonset/sluice"))?;
     if let Some(line) = log.lines().find(|line| line.to_lowercase().contains("forbidden")) {
         return Err(Failure::new(format!("{what}: it may not do what it does: {line}")));
@@ -176,6 +180,35 @@ fn at_work(cluster: &Cluster, what: &str, manifest: &str, pool: Option<&str>, si
         ready.as_secs_f64(),
         first.as_secs_f64()
     ));
+    Ok(())
+}
+
+/// A rollout that starts the new pod beside the old one, which hands over to it: no request may notice.
+fn replaced(cluster: &Cluster, address: &str) -> Result<(), Failure> {
+    let over = format!("{STATE}/rolled-out");
+    let script = format!(
+        "asked=0; lost=0; until [ -e {over} ]; do asked=$((asked + 1)); \
+         curl -sf -m 2 -o /dev/null http://{address}/ || lost=$((lost + 1)); done; echo $asked asked, $lost lost"
+    );
+    let mut client = cluster.client_command("sh");
+    client.args(["-c", &script]).stdout(Stdio::piped());
+    let client = client
+        .spawn()
+        .map_err(|error| Failure::new(format!("sh did not start: {error}")))?;
+    let rolled = cluster
+        .kubectl(&format!("-n {NAMESPACE} rollout restart daemonset/sluice"))
+        .and_then(|_| cluster.kubectl(&format!("-n {NAMESPACE} rollout status daemonset/sluice --timeout=40s")));
+    // Also when it failed: the client must end.
+    let _ = fs::write(&over, "");
+    let told = client
+        .wait_with_output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    rolled?;
+    let told = told.map_err(|error| Failure::new(format!("the client: {error}")))?;
+    if !told.ends_with(" 0 lost") || told.starts_with("0 ") {
+        return Err(Failure::new(format!("a pod that takes over from another: {told}")));
+    }
+    say(&format!("a new pod took over from the old one: {told}"));
     Ok(())
 }
 

@@ -38,7 +38,8 @@ pub const CASES: &[Case] = &[
         name: "pool",
         values: "--set addressPool={10.244.1.0/24} --set datapath.interfaces={client,pods0} --set workers=2 --set log.format=text \
                  --set livenessProbe.periodSeconds=1 --set livenessProbe.timeoutSeconds=1 --set livenessProbe.failureThreshold=2 \
-                 --set livenessProbe.terminationGracePeriodSeconds=1",
+                 --set livenessProbe.terminationGracePeriodSeconds=1 --set minReadySeconds=4 \
+                 --set updateStrategy.rollingUpdate.maxUnavailable=0 --set updateStrategy.rollingUpdate.maxSurge=1",
         shows: &["--address-pool=10.244.1.0/24", "--interface=pods0"],
     },
     Case {
