@@ -1,5 +1,6 @@
 //! `sluice run`: start-up in order, and the end.
 
+mod cluster;
 mod succession;
 
 use super::exit::{Code, Exit};
@@ -11,7 +12,6 @@ use crate::control::{Control, Message};
 use crate::kernel::{Datapath, Kernel, KernelError, KernelOptions};
 use crate::settings::{ADMIN_DEFAULT, AdminAddr, Assignment, Tunables, duration};
 use crate::source::file::FileSource;
-use crate::source::kube::{Cluster, Hooks, KubeOptions};
 use crate::source::names::Names;
 use crate::sys::caps::raise_open_files;
 use crate::telemetry::access_log::{AccessLogOptions, Target};
@@ -19,11 +19,13 @@ use crate::telemetry::spans::SpanOptions;
 use crate::worker::{RelayOptions, WorkerOptions, Workers};
 use anyhow::Context;
 use clap::Args;
+use cluster::ClusterArgs;
 use gateway_core::control::{ControlOptions, ControlState};
 use gateway_http::limits::Limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use succession::Succession;
@@ -88,36 +90,13 @@ pub struct RunArgs {
     log_format: LogFormat,
 }
 
-/// A cluster as a source; beside files both count, and of two objects of one name the file's.
-#[derive(Args, Debug)]
-struct ClusterArgs {
-    /// Watch a Kubernetes cluster: the one of KUBECONFIG, else of ~/.kube/config, else of the Pod's service account.
-    #[arg(long, env = "SLUICE_KUBE")]
-    kube: bool,
-    /// Namespaces to watch; all without. May be given more than once.
-    #[arg(long, env = "SLUICE_KUBE_NAMESPACE", value_name = "NS", value_delimiter = ',')]
-    kube_namespace: Vec<String>,
-    /// Context of the kubeconfig.
-    #[arg(long, env = "SLUICE_KUBE_CONTEXT", value_name = "NAME")]
-    kube_context: Option<String>,
-    /// Of all processes that watch the cluster one writes statuses, the holder of a Lease in POD_NAMESPACE; with false
-    /// every one does.
-    #[arg(
-        long,
-        env = "SLUICE_KUBE_LEADER_ELECTION",
-        default_value_t = true,
-        action = clap::ArgAction::Set,
-        value_name = "BOOL"
-    )]
-    kube_leader_election: bool,
-}
-
 /// Messages waiting for the control loop.
 const MESSAGES_MAX: usize = 1024;
 
 pub fn run(args: RunArgs) -> super::Result {
     let started = Instant::now();
-    log::init(args.log_format, "info");
+    // The client logs every try at an API server that is away; the source says once that it is.
+    log::init(args.log_format, "info,kube_client=off");
     let mut tunables = Tunables::default();
     for assignment in &args.assignments {
         tunables
@@ -177,13 +156,18 @@ fn start(
         any_address: !args.cluster.kube || args.address_pool.is_empty(),
         ..Default::default()
     };
-    let controller = settings.controller.clone();
+    // Filled in when there are workers; nothing is told of a revision before.
+    let crew: Arc<OnceLock<Arc<Workers>>> = Arc::default();
+    let cluster = args.cluster.start(&settings, &sender, &crew)?;
     let mut configuration = Configuration::new(source, settings);
     let news = sender.clone();
     // Whoever would hear it has left when nobody does.
     let names = Names::start(move || drop(news.send(Message::Names))).context("start resolving names")?;
     configuration.resolve_by(names);
     if succession.takes_over() {
+        if let Some(cluster) = &cluster {
+            configuration.receive(cluster::whole(cluster)?);
+        }
         configuration.whole().map_err(|why| Exit::new(Code::Config, why))?;
     }
     succession.yielded()?;
@@ -191,6 +175,7 @@ fn start(
     let status = kernel.status();
     succession.suits(&status)?;
     let workers = Arc::new(start_workers(args, tunables, started)?);
+    let _ = crew.set(workers.clone());
     workers.inherit(std::mem::take(&mut succession.inheritance.listeners));
     kernel.watch_load(workers.loads());
 
@@ -235,13 +220,9 @@ fn start(
         sender.clone(),
     );
     control.watch_workers(tunables.watchdog);
-    let cluster = match args.cluster.kube {
-        true => Some(start_cluster(args, controller, &sender, &workers)?),
-        false => None,
-    };
     if let Some(cluster) = cluster {
         admin.join_cluster(cluster.facts());
-        control.join_cluster(Arc::new(cluster));
+        control.join_cluster(cluster);
     }
     control.begin();
     let leaves = control.await_cluster(&messages);
@@ -264,26 +245,6 @@ fn start(
         leaves,
         _runtime: runtime,
     })
-}
-
-fn start_cluster(
-    args: &RunArgs,
-    controller: String,
-    sender: &SyncSender<Message>,
-    workers: &Arc<Workers>,
-) -> Result<Cluster, Exit> {
-    let options = KubeOptions {
-        namespaces: args.cluster.kube_namespace.clone(),
-        context: args.cluster.kube_context.clone(),
-        controller,
-        election: args.cluster.kube_leader_election,
-    };
-    let (nudged, workers) = (sender.clone(), workers.clone());
-    let hooks = Hooks {
-        nudge: Box::new(move || nudged.try_send(Message::Cluster).is_ok()),
-        taken: Box::new(move || workers.taken()),
-    };
-    Cluster::start(options, hooks).map_err(|error| Exit::new(Code::Config, format!("{error:#}")))
 }
 
 impl Running {

@@ -89,11 +89,14 @@ impl Configuration {
 
     /// Takes changes of a cluster; the first are the whole of it.
     pub fn take_in(&mut self, changes: Vec<Change>) -> Arc<Ir> {
-        for change in changes {
-            self.objects.apply(change);
-        }
+        self.receive(changes);
         self.waiting = false;
         self.compile()
+    }
+
+    /// Takes changes of a cluster without compiling them yet.
+    pub fn receive(&mut self, changes: Vec<Change>) {
+        changes.into_iter().for_each(|change| self.objects.apply(change));
     }
 
     fn compile(&mut self) -> Arc<Ir> {
@@ -111,7 +114,9 @@ impl Configuration {
     /// that runs; one that starts has none, so a successor must not take over with it.
     pub fn whole(&self) -> Result<(), String> {
         let (objects, mut wrong) = objects_of(self.source.read());
-        wrong.extend(objects.broken().map(|object| format!("{object} is broken")));
+        // Of the files as they are now, and of the cluster as far as it was received.
+        let broken = objects.broken().chain(self.objects.broken());
+        wrong.extend(broken.map(|object| format!("{object} is broken")));
         let compiled = compile(&objects, &self.settings);
         let nameless = compiled.diagnostics.iter();
         let nameless = nameless.filter(|finding| finding.severity == Severity::Error && finding.object.is_none());

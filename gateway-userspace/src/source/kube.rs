@@ -55,7 +55,7 @@ pub const SETTLE: Duration = Duration::from_millis(5);
 /// A change that others keep company is told after so long.
 pub const SETTLE_MAX: Duration = Duration::from_millis(50);
 /// Who wrote our part of a status, in `metadata.managedFields`.
-pub const FIELD_MANAGER: &str = "sluice.dev/gateway-controller";
+pub const FIELD_OWNER: &str = "sluice.dev/gateway-controller";
 /// Time for giving the lease back at the end.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 /// Until the API server takes a connection.

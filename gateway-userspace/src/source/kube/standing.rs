@@ -3,7 +3,7 @@
 //! these too, by server-side apply: what is there already is not changed.
 
 use super::world::World;
-use super::{FIELD_MANAGER, Verdict};
+use super::{FIELD_OWNER, Verdict};
 use gateway_compiler::generated::GatewayService;
 use gateway_compiler::objects::ObjectId;
 use gateway_core::ir::Transport;
@@ -116,7 +116,7 @@ impl Writer {
             );
             return Ok(true);
         }
-        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let parameters = PatchParams::apply(FIELD_OWNER).force();
         let body = service_body(service, &uid);
         bounded(services.patch(&service.name, &parameters, &Patch::Apply(&body))).await?;
         let slices = self.api(&SLICE, service);

@@ -9,7 +9,7 @@ use super::seen::Sight;
 use super::shape::{Hand, mentions, merged};
 use super::stamp;
 use super::world::World;
-use super::{FIELD_MANAGER, Verdict};
+use super::{FIELD_OWNER, Verdict};
 use crate::telemetry::cluster::WriteFailure;
 use gateway_compiler::objects::ObjectId;
 use gateway_compiler::status::Status;
@@ -265,7 +265,7 @@ async fn write(world: &World, client: &Client, id: &ObjectId, ours: Option<&Stat
         false => Api::all_with(client.clone(), &resource),
     };
     let parameters = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
+        field_manager: Some(FIELD_OWNER.to_owned()),
         ..PatchParams::default()
     };
     for _ in 0..CONFLICTS_MAX {
