@@ -12,8 +12,8 @@ pub struct Settings {
     /// Where Gateways without addresses get theirs: one of each pool. Empty: every address of the host. Parameters of a
     /// class or of a Gateway go before it.
     pub address_pools: Vec<IpNet>,
-    /// A Gateway may ask for any address, and several for the same one: from files yes. From a cluster no: it must be of
-    /// a pool, and is one Gateway's alone.
+    /// A Gateway may ask for any address, and several for the same one: from files yes. From a cluster no: where
+    /// there is a pool it must be of it, and is one Gateway's alone.
     pub any_address: bool,
     /// Endpoints on loopback addresses are served: from files yes, from a cluster no (Kubernetes forbids them).
     pub loopback_endpoints: bool,

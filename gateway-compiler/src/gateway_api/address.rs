@@ -196,7 +196,8 @@ fn usable(
         let remedy = "name one address, or none for all of the host";
         return Err((format!("{addr} cannot be an address of a Gateway"), remedy));
     }
-    if work.settings.any_address {
+    // Where there is no pool nothing says what may be had.
+    if work.settings.any_address || gateway.pools.is_empty() {
         return Ok(addr);
     }
     if !gateway.pools.iter().any(|pool| is_usable(pool, &addr)) {

@@ -153,7 +153,7 @@ fn start(
         // Kubernetes forbids them, and whoever may write an EndpointSlice would reach what listens on this host alone.
         loopback_endpoints: !args.cluster.kube,
         // With a pool addresses are what it gives, each to one Gateway alone.
-        any_address: !args.cluster.kube || args.address_pool.is_empty(),
+        any_address: !args.cluster.kube,
         ..Default::default()
     };
     // Filled in when there are workers; nothing is told of a revision before.
