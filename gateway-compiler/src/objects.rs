@@ -236,6 +236,7 @@ pub struct Objects {
     pub config_maps: Table<ConfigMap>,
     pub backend_tls_policies: Table<BackendTlsPolicy>,
     pub backends: Table<Backend>,
+    pub cluster_trust_bundles: Table<ClusterTrustBundle>,
     pub certificate_files: Table<CertificateFile>,
     pub namespaces: Table<Namespace>,
     /// What was wrong with the texts, in order of position.

@@ -1,5 +1,5 @@
 //! caCertificateRefs to the certificates of authorities: ConfigMaps (the Gateway API's own way) and Secrets, key
-//! `ca.crt`.
+//! `ca.crt`, and ClusterTrustBundles.
 
 use super::certificate::BadRef;
 use super::{Work, reference_grant};
@@ -37,11 +37,20 @@ pub(super) fn resolve(
     ) {
         ("", "ConfigMap") => Kind::ConfigMap,
         ("", "Secret") => Kind::Secret,
+        ("certificates.k8s.io", "ClusterTrustBundle") => Kind::ClusterTrustBundle,
         (group, kind) => {
             let problem = format!("authorities cannot be a {kind} of group {group:?}");
-            return Err(bad(reasons.kind, problem, "name a ConfigMap, or a Secret"));
+            return Err(bad(
+                reasons.kind,
+                problem,
+                "name a ConfigMap, a Secret or a ClusterTrustBundle",
+            ));
         }
     };
+    if kind == Kind::ClusterTrustBundle {
+        return of_cluster(work, to)
+            .map_err(|(problem, remedy)| bad(reason::INVALID_CA_CERTIFICATE_REF, problem, remedy));
+    }
     let namespace = to.namespace.as_deref().unwrap_or(&by.id.namespace);
     let from = (by.id.kind, by.id.namespace.as_str());
     if !reference_grant::allows(work.objects, from, (kind, namespace, &to.name)) {
@@ -80,4 +89,20 @@ pub(super) fn resolve(
             unusable.remedy,
         )
     })
+}
+
+/// Authorities of the whole cluster need no grant: they are in no namespace.
+fn of_cluster(work: &Work<'_>, to: &ObjectRef) -> Result<Vec<Vec<u8>>, (String, &'static str)> {
+    if to.namespace.is_some() {
+        let problem = format!("ClusterTrustBundle {} is in no namespace, and one is named", to.name);
+        return Err((problem, "remove the namespace"));
+    }
+    let missing = || {
+        let problem = format!("there is no ClusterTrustBundle {}", to.name);
+        (problem, "add it or correct the name")
+    };
+    let bundles = &work.objects.cluster_trust_bundles;
+    let bundle = bundles.get(&Key::new("", &to.name)).ok_or_else(missing)?;
+    pem::authorities(bundle.body.spec.trust_bundle.as_bytes())
+        .map_err(|bad| (format!("ClusterTrustBundle {}: {}", to.name, bad.problem), bad.remedy))
 }

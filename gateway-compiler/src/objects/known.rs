@@ -21,6 +21,7 @@ pub enum Kind {
     ConfigMap,
     BackendTlsPolicy,
     Backend,
+    ClusterTrustBundle,
     CertificateFile,
     Namespace,
 }
@@ -45,6 +46,7 @@ impl Kind {
             Kind::ConfigMap => "ConfigMap",
             Kind::BackendTlsPolicy => "BackendTLSPolicy",
             Kind::Backend => "Backend",
+            Kind::ClusterTrustBundle => "ClusterTrustBundle",
             Kind::CertificateFile => "CertificateFile",
             Kind::Namespace => "Namespace",
         }
@@ -67,7 +69,10 @@ impl Kind {
 
     /// Objects of this kind live in a namespace.
     pub const fn namespaced(self) -> bool {
-        !matches!(self, Kind::GatewayClass | Kind::GatewayClassConfig | Kind::Namespace)
+        !matches!(
+            self,
+            Kind::GatewayClass | Kind::GatewayClassConfig | Kind::ClusterTrustBundle | Kind::Namespace
+        )
     }
 }
 
@@ -92,7 +97,7 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
 
 /// Group, kind, and the versions that were ever served, newest first.
-const KINDS: [(&str, Kind, &[&str]); 18] = [
+const KINDS: [(&str, Kind, &[&str]); 19] = [
     (GATEWAY_API, Kind::GatewayClass, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::Gateway, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::ListenerSet, &["v1"]),
@@ -108,6 +113,11 @@ const KINDS: [(&str, Kind, &[&str]); 18] = [
     ("", Kind::ConfigMap, &["v1"]),
     (GATEWAY_API, Kind::BackendTlsPolicy, &["v1", "v1alpha3"]),
     (ENVOY_GATEWAY, Kind::Backend, &["v1alpha1"]),
+    (
+        "certificates.k8s.io",
+        Kind::ClusterTrustBundle,
+        &["v1", "v1beta1", "v1alpha1"],
+    ),
     ("sluice.dev", Kind::CertificateFile, &["v1alpha1"]),
     ("sluice.dev", Kind::GatewayClassConfig, &["v1alpha1"]),
     ("", Kind::Namespace, &["v1"]),
@@ -248,6 +258,8 @@ fn fields(kind: Kind) -> Fields {
             &["spec.endpoints.hostname"],
             &["spec.endpoints.zone", "spec.fallback", "spec.tls"],
         ),
+        // Who signs says nothing about who is believed here.
+        Kind::ClusterTrustBundle => (&["spec.signerName"], &[]),
         Kind::CertificateFile => (&[], &[]),
         Kind::Namespace => (&["spec"], &[]),
     }

@@ -20,6 +20,7 @@ macro_rules! of_kind {
             Kind::ConfigMap => $each!(config_maps),
             Kind::BackendTlsPolicy => $each!(backend_tls_policies),
             Kind::Backend => $each!(backends),
+            Kind::ClusterTrustBundle => $each!(cluster_trust_bundles),
             Kind::CertificateFile => $each!(certificate_files),
             Kind::Namespace => $each!(namespaces),
         }

@@ -15,6 +15,20 @@ pub struct ConfigMap {
     pub binary_data: BTreeMap<String, String>,
 }
 
+/// `certificates.k8s.io` ClusterTrustBundle: authorities of the whole cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ClusterTrustBundle {
+    pub spec: ClusterTrustBundleSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterTrustBundleSpec {
+    /// PEM.
+    #[serde(default)]
+    pub trust_bundle: String,
+}
+
 /// `spec.tls` of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct GatewayTls {

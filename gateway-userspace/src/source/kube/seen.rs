@@ -31,6 +31,7 @@ pub const fn has_status(kind: Kind) -> bool {
         | Kind::EndpointSlice
         | Kind::Secret
         | Kind::ConfigMap
+        | Kind::ClusterTrustBundle
         | Kind::CertificateFile
         | Kind::Namespace => false,
     }
@@ -125,6 +126,7 @@ fn slim(kind: Kind, object: &mut DynamicObject) {
         | Kind::ReferenceGrant
         | Kind::Service
         | Kind::BackendTlsPolicy
+        | Kind::ClusterTrustBundle
         | Kind::CertificateFile
         | Kind::Namespace => {}
     }
