@@ -9,6 +9,7 @@ mod cluster;
 pub mod kinds;
 mod known;
 mod read;
+mod rules;
 mod update;
 
 use crate::diagnostic::{Diagnostic, Position, Severity};

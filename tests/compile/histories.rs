@@ -24,7 +24,7 @@ fn objects_of(text: &str) -> Vec<(Kind, Json)> {
     found
 }
 
-fn json_of(node: &Node) -> Json {
+pub fn json_of(node: &Node) -> Json {
     match &node.value {
         Yaml::Scalar(Scalar { text, plain: true }) => serde_json::from_str(text).unwrap_or_else(|_| text[..].into()),
         Yaml::Scalar(Scalar { text, plain: false }) => text[..].into(),

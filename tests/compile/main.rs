@@ -5,6 +5,7 @@
 
 mod histories;
 mod laws;
+mod mutants;
 mod render;
 
 use gateway_compiler::{Compiled, Settings, Severity, Source, compile, parse};

@@ -1,5 +1,6 @@
 //! The kinds we read, the ones we know but do not serve, and the fields of their schemas that change nothing here.
 
+use super::rules::nearest;
 use std::fmt;
 
 /// A kind we read. Closed.
@@ -85,6 +86,8 @@ impl fmt::Display for Kind {
 /// What an `apiVersion` and `kind` are to us.
 pub(super) enum Known {
     Read(Kind),
+    /// A kind that its group does not have, and the one that is probably meant.
+    Misspelled(Kind),
     /// A kind of this project's world that is not served yet.
     NotServed,
     /// A version of a kind we read that never existed or is gone.
@@ -135,6 +138,16 @@ const NOT_SERVED: [(&str, &str); 8] = [
     ("sluice.dev", "*"),
 ];
 
+/// A kind that there was, and that looks like another one.
+const NOT_READ: [&str; 1] = ["BackendLBPolicy"];
+
+fn of_group(group: &str) -> impl Iterator<Item = &'static str> {
+    KINDS
+        .iter()
+        .filter(move |(g, ..)| *g == group)
+        .map(|(_, kind, _)| kind.name())
+}
+
 pub(super) fn known(api_version: &str, kind: &str) -> Known {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     if let Some((_, kind, versions)) = KINDS.iter().find(|(g, k, _)| *g == group && k.name() == kind) {
@@ -142,6 +155,16 @@ pub(super) fn known(api_version: &str, kind: &str) -> Known {
             true => Known::Read(*kind),
             false => Known::Version(*kind, versions),
         };
+    }
+    let (ours, there) = (
+        [GATEWAY_API, "sluice.dev", "discovery.k8s.io", ""].contains(&group),
+        || of_group(group),
+    );
+    if let (true, Some(name)) = (ours && !NOT_READ.contains(&kind), nearest(kind, there())) {
+        let found = KINDS.iter().find(|(g, k, _)| *g == group && k.name() == name);
+        if let Some((_, kind, _)) = found {
+            return Known::Misspelled(*kind);
+        }
     }
     match NOT_SERVED.iter().any(|(g, k)| *g == group && (*k == "*" || *k == kind)) {
         true => Known::NotServed,

@@ -1,6 +1,7 @@
 //! Documents to objects.
 
 use super::known::{Known, Unread, judge, known, without_indexes};
+use super::rules;
 use super::{Kind, Metadata, Object, ObjectId, Objects, Origin, Reading, Source, Table};
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::yaml::decode::{Report, decode};
@@ -10,6 +11,9 @@ use std::sync::Arc;
 
 /// Most objects of all sources together.
 pub(super) const OBJECTS_MAX: usize = 200_000;
+
+/// Most octets of keys and values of one object: what an API server takes in one request.
+const OBJECT_BYTES_MAX: usize = 3 << 20;
 
 pub(super) fn read(sources: &[Source]) -> Objects {
     // Which of two objects of one name wins must not depend on the order of the sources.
@@ -113,6 +117,12 @@ impl Reader {
             return;
         }
         match known(named.api_version, named.kind) {
+            Known::Read(kind) if bytes(&node) > OBJECT_BYTES_MAX => {
+                let id = self.unusable(Some(file), kind, &node);
+                let problem = format!("the object has more than {OBJECT_BYTES_MAX} bytes");
+                let remedy = "make it smaller: no API server would take it".to_owned();
+                self.report(Severity::Error, place(Some(file), node.mark), id, "", problem, remedy);
+            }
             Known::Read(kind) => {
                 let tree = Arc::new(node);
                 let origin = Origin::Text {
@@ -120,6 +130,12 @@ impl Reader {
                     tree: tree.clone(),
                 };
                 self.read(origin, kind, &tree);
+            }
+            Known::Misspelled(kind) => {
+                let problem = format!("{} has no kind {}", named.api_version, named.kind);
+                let position = place(Some(file), node.locate("kind"));
+                let id = self.unusable(Some(file), kind, &node);
+                self.report(Severity::Error, position, id, "kind", problem, format!("write {kind}"));
             }
             Known::NotServed => {
                 let problem = format!(
@@ -231,6 +247,23 @@ impl Reader {
             return None;
         }
         let id = identity(kind, meta.namespace.as_deref(), &meta.name);
+        for (field, text) in [("metadata.name", &id.name), ("metadata.namespace", &id.namespace)] {
+            let asked = kind.namespaced() || !text.is_empty();
+            if asked && !rules::is_subdomain(text) {
+                self.objects.broken.insert(id.clone());
+                let problem = format!("{text:?} is no name of an object");
+                let remedy = "write a-z, 0-9, inner hyphens and dots, at most 253".to_owned();
+                self.report(
+                    Severity::Error,
+                    origin.position(field),
+                    Some(id.clone()),
+                    field,
+                    problem,
+                    remedy,
+                );
+                return None;
+            }
+        }
         self.unread(&id, origin, tree, report);
         Some((id, meta))
     }
@@ -276,6 +309,9 @@ impl Reader {
             .unknown
             .retain(|(path, _)| !matches!(path.as_str(), "apiVersion" | "kind" | "metadata"));
         self.unread(&id, &origin, tree, report);
+        if origin.file().is_some() {
+            self.rules(&id, &meta, &origin, tree);
+        }
         let object = Object {
             id,
             meta,
@@ -299,6 +335,26 @@ impl Reader {
         self.objects.diagnostics.push(finding);
     }
 
+    /// Reports what an API server would refuse.
+    fn rules(&mut self, id: &ObjectId, meta: &Metadata, origin: &Origin, tree: &Node) {
+        for broken in rules::broken(id.kind, meta, tree) {
+            let severity = if broken.mild {
+                Severity::Warning
+            } else {
+                Severity::Error
+            };
+            let (position, remedy) = (origin.position(&broken.field), broken.remedy.to_owned());
+            self.report(
+                severity,
+                position,
+                Some(id.clone()),
+                &broken.field,
+                broken.problem,
+                remedy,
+            );
+        }
+    }
+
     /// Reports the fields nobody reads.
     fn unread(&mut self, id: &ObjectId, origin: &Origin, tree: &Node, report: Report) {
         for (path, _) in report.unknown {
@@ -319,6 +375,15 @@ impl Reader {
             let position = place(origin.file(), tree.locate_key(&path));
             self.report(Severity::Warning, position, Some(id.clone()), &path, problem, remedy);
         }
+    }
+}
+
+/// Octets of all keys and values.
+fn bytes(node: &Node) -> usize {
+    match &node.value {
+        Value::Scalar(scalar) => scalar.text.len(),
+        Value::Sequence(items) => items.iter().map(bytes).sum(),
+        Value::Mapping(entries) => entries.iter().map(|(key, node)| key.text.len() + bytes(node)).sum(),
     }
 }
 

@@ -93,7 +93,7 @@ fn a_file_and_a_cluster_give_the_same_ir_for_the_same_objects_in_any_order() {
         assert_eq!(format!("{:?}", files.ir), format!("{:?}", cluster.ir));
         assert_eq!(files.statuses, cluster.statuses);
         let plain = |compiled: &crate::Compiled| {
-            let mut lines: Vec<_> = compiled.diagnostics.iter().cloned().collect();
+            let mut lines: Vec<_> = compiled.diagnostics.to_vec();
             lines.iter_mut().for_each(|finding| finding.position = None);
             lines.sort();
             lines
