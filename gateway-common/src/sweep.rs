@@ -165,6 +165,21 @@ mod tests {
     }
 
     #[test]
+    fn only_a_question_gives_way_and_not_at_once() {
+        for (phase, gives) in [
+            (FlowPhase::Asked, true),
+            (FlowPhase::Answered, true),
+            (FlowPhase::Streaming, false),
+            (FlowPhase::Opening, false),
+            (FlowPhase::Established, false),
+        ] {
+            let (_, _, _, reverse) = pair(phase, 100);
+            assert!(!reverse.gives_way(110) && !reverse.gives_way(99));
+            assert_eq!(reverse.gives_way(111), gives, "{phase:?}");
+        }
+    }
+
+    #[test]
     fn one_fin_leaves_the_other_direction_its_full_time_and_two_close() {
         let (_, _, _, mut reverse) = pair(FlowPhase::Established, 0);
         reverse.fin_client = 1;

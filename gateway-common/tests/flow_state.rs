@@ -51,6 +51,8 @@ enum Step {
     Drain(u16),
     /// An endpoint is gone at once.
     Lose(u16),
+    /// An endpoint is no longer configured: TCP goes on, datagrams go elsewhere.
+    Leave(u16),
     /// An endpoint serves (again).
     Serve(u16),
     Sweep {
@@ -76,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..VIPS, any::<u8>()).prop_map(|(vip, members)| Step::Ring { vip, members }),
         1 => endpoint.clone().prop_map(Step::Drain),
         1 => endpoint.clone().prop_map(Step::Lose),
+        1 => endpoint.clone().prop_map(Step::Leave),
         1 => endpoint.prop_map(Step::Serve),
         3 => any::<bool>().prop_map(|pressed| Step::Sweep { pressed }),
         4 => Just(Step::Settle),
@@ -216,6 +219,12 @@ impl World {
         self.twin.endpoints[&endpoint].takes_flows()
     }
 
+    /// Whether a flow of this protocol stays there.
+    fn keeps(&self, endpoint: u16) -> bool {
+        let endpoint = &self.twin.endpoints[&endpoint];
+        endpoint.takes_flows() && (self.proto == TCP || endpoint.takes_datagrams())
+    }
+
     fn state(&mut self, endpoint: u16, state: EndpointState) {
         self.twin.endpoints.get_mut(&endpoint).expect("one of the five").state = state as u8;
     }
@@ -236,6 +245,13 @@ impl World {
                 self.drained.insert(endpoint);
                 self.rebuild(true);
                 self.state(endpoint, EndpointState::Absent);
+            }
+            Step::Leave(endpoint) => {
+                if self.lives(endpoint) {
+                    self.drained.insert(endpoint);
+                    self.rebuild(true);
+                    self.state(endpoint, EndpointState::Left);
+                }
             }
             Step::Serve(endpoint) => {
                 self.drained.remove(&endpoint);
@@ -286,7 +302,7 @@ impl World {
         let known = self.connections.get(&(client, vip)).copied();
         match known {
             // The law.
-            Some(connection) if self.lives(connection.endpoint) && !(opens && connection.ended()) => {
+            Some(connection) if self.keeps(connection.endpoint) && !(opens && connection.ended()) => {
                 prop_assert_eq!(outcome.reason, Reason::Forwarded, "a live flow was refused");
                 prop_assert_eq!(went, connection.endpoint, "a live flow moved");
                 let connection = self.connections.get_mut(&(client, vip)).expect("just seen");

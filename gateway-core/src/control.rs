@@ -285,7 +285,7 @@ impl ControlState {
         }
         let needs_socket = |bind: &&Bind| match bind.transport {
             Transport::Tcp => bind.addr.is_none() || !self.options.lookup,
-            // Neither the kernel plane nor the relay carries datagrams; who opens sockets says so.
+            // Only a socket that is bound to a VIP and its port can answer from there.
             Transport::Udp => true,
         };
         let binds: BTreeSet<Bind> = served.listeners.keys().filter(needs_socket).copied().collect();
@@ -381,7 +381,9 @@ fn refuse_new_flows(tables: &mut KernelTables) {
         *ring = RingSpec::default();
     }
     for entry in tables.endpoints.values_mut() {
-        entry.state = EndpointState::Draining;
+        if entry.state == EndpointState::Serving {
+            entry.state = EndpointState::Draining;
+        }
     }
 }
 

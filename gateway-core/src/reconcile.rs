@@ -43,7 +43,7 @@ pub fn plan(actual: &KernelTables, desired: &KernelTables) -> Vec<MapOp> {
         .filter(|(index, entry)| actual.endpoints.get(index) != Some(entry));
     let (come, stop): (Vec<_>, Vec<_>) = changed.partition(|(_, entry)| match entry.state {
         EndpointState::Serving => true,
-        EndpointState::Draining | EndpointState::Absent => false,
+        EndpointState::Draining | EndpointState::Left | EndpointState::Absent => false,
     });
     ops.extend(
         come.into_iter()

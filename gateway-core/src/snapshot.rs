@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub by_addr: HashMap<(IpAddr, u16), ListenerId, BuildHasherDefault<std::collections::hash_map::DefaultHasher>>,
     /// Listeners on every address.
     pub by_port: BTreeMap<u16, ListenerId>,
+    /// UDP listeners, by the bind of the socket that a datagram came to.
+    pub udp: BTreeMap<Bind, ListenerId>,
 }
 
 impl Snapshot {
@@ -35,6 +37,12 @@ impl Snapshot {
     pub fn listener_at(&self, local: SocketAddr) -> Option<(ListenerId, &ListenerPlan)> {
         let addr = (local.ip().to_canonical(), local.port());
         let id = *self.by_addr.get(&addr).or_else(|| self.by_port.get(&local.port()))?;
+        Some((id, self.listener(id)?))
+    }
+
+    /// The listener whose datagrams a socket with this bind takes.
+    pub fn udp_listener(&self, bind: &Bind) -> Option<(ListenerId, &ListenerPlan)> {
+        let id = *self.udp.get(bind)?;
         Some((id, self.listener(id)?))
     }
 

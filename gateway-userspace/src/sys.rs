@@ -6,6 +6,7 @@ pub mod announce;
 pub mod caps;
 pub mod classifier;
 pub mod clock;
+pub mod datagrams;
 pub mod interfaces;
 pub mod memory;
 pub mod neighbours;

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod command;
+mod datagrams;
 mod http;
 pub mod memory;
 pub mod slab;
@@ -26,7 +27,7 @@ use crate::telemetry::access_log::{AccessLogOptions, AccessLogWriter, AccessLogg
 use crate::telemetry::spans::{SpanOptions, SpanRecorder, SpanWriter};
 use accept::open_lookup;
 use command::{COMMANDS_MAX, Mailbox};
-use gateway_core::ir::Bind;
+use gateway_core::ir::{Bind, Transport};
 use gateway_core::snapshot::Snapshot;
 use gateway_http::limits::Limits;
 use memory::MemoryGauge;
@@ -268,7 +269,21 @@ impl Workers {
         let removed: Vec<Bind> = control.listening.difference(&wanted).copied().collect();
         let mut failed = BTreeMap::new();
         let mut added: Vec<Vec<(Bind, std::net::TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut datagrams: Vec<Vec<(Bind, std::net::UdpSocket)>> = self.workers.iter().map(|_| Vec::new()).collect();
         for bind in wanted.difference(&control.listening.clone()) {
+            if bind.transport == Transport::Udp {
+                let opened: io::Result<Vec<_>> = self.workers.iter().map(|_| datagrams::open(bind)).collect();
+                match opened {
+                    Ok(sockets) => {
+                        control.listening.insert(*bind);
+                        for (mine, sockets) in datagrams.iter_mut().zip(sockets) {
+                            mine.extend(sockets.into_iter().map(|socket| (*bind, socket)));
+                        }
+                    }
+                    Err(error) => _ = failed.insert(*bind, accept::remedy(bind, &error)),
+                }
+                continue;
+            }
             let inherited = control.inherited.remove(bind).unwrap_or_default();
             match accept::share_out(bind, inherited, self.workers.len()) {
                 Ok(sockets) => {
@@ -281,9 +296,10 @@ impl Workers {
             }
         }
         control.listening.retain(|bind| wanted.contains(bind));
-        let mut added = added.into_iter();
+        let (mut added, mut datagrams) = (added.into_iter(), datagrams.into_iter());
         self.tell(|| Command::Listen {
             added: added.next().unwrap_or_default(),
+            datagrams: datagrams.next().unwrap_or_default(),
             removed: removed.clone(),
         });
         failed

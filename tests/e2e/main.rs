@@ -18,6 +18,7 @@ mod succeed;
 mod terminate;
 mod tls;
 mod tunnels;
+mod udp;
 
 use gateway_tests::rows::{ALL, ANY, Lacks, PACKETS, Row, run};
 use std::process::ExitCode;
@@ -227,6 +228,26 @@ const ROWS: &[Row] = &[
         name: "WebSocket and other tunnels carry every byte both ways and end half by half",
         datapaths: &["off"],
         run: tunnels::websocket,
+    },
+    Row {
+        name: "datagrams reach their endpoints by packets or by the relay, with the weights asked for",
+        datapaths: &["off", "tcx", "xdp"],
+        run: udp::carried,
+    },
+    Row {
+        name: "a UDP flow stays while its endpoint drains and goes elsewhere when it leaves",
+        datapaths: &["off", "tcx"],
+        run: udp::endpoints_change,
+    },
+    Row {
+        name: "UDP flows outlive the process and are adopted",
+        datapaths: &["tcx"],
+        run: udp::adopted,
+    },
+    Row {
+        name: "relayed UDP clients are answered through a hand-over",
+        datapaths: ANY,
+        run: udp::handed_over,
     },
     Row {
         name: "without privilege the datapath is off and says why",

@@ -105,7 +105,12 @@ fn change(dice: &mut Dice, twin: &mut Twin) {
     match dice.below(4) {
         0 => twin.clock += dice.one_of(&[1, 700, 3_000, 90_000]),
         1 => {
-            let state = dice.one_of(&[EndpointState::Absent, EndpointState::Serving, EndpointState::Draining]);
+            let state = dice.one_of(&[
+                EndpointState::Absent,
+                EndpointState::Serving,
+                EndpointState::Draining,
+                EndpointState::Left,
+            ]);
             if let Some(endpoint) = twin.endpoints.get_mut(&dice.one_of(&[1, 2, 4])) {
                 endpoint.state = state as u8;
             }

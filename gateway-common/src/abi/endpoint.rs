@@ -15,6 +15,8 @@ pub enum EndpointState {
     Serving = 1,
     /// Old flows only.
     Draining = 2,
+    /// No longer configured: TCP connections that it has go on, datagrams do not, as nothing would ever end their flow.
+    Left = 3,
 }
 
 /// Value of `ENDPOINTS`. Everything a rewrite needs, prebuilt.
@@ -37,10 +39,16 @@ pub struct Endpoint {
 const _: () = assert!(core::mem::size_of::<Endpoint>() == 36);
 
 impl Endpoint {
-    /// Whether flows may be sent to it.
+    /// Whether anything may be sent to it.
     #[inline(always)]
     pub const fn takes_flows(&self) -> bool {
         self.state != EndpointState::Absent as u8
+    }
+
+    /// Whether datagrams of flows that it has may be sent to it.
+    #[inline(always)]
+    pub const fn takes_datagrams(&self) -> bool {
+        self.state == EndpointState::Serving as u8 || self.state == EndpointState::Draining as u8
     }
 
     /// Whether the neighbour behind it is resolved.

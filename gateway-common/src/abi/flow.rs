@@ -149,12 +149,23 @@ pub const ASKED_TICKS: u32 = 60 * TICKS_PER_SECOND;
 /// Idle limit of a UDP flow that goes both ways, unless settings say otherwise: what RFC 4787 REQ-5 recommends, and
 /// IPVS's default.
 pub const STREAMING_TICKS: u32 = 300 * TICKS_PER_SECOND;
+/// After so long without a datagram a question, answered or not, gives its way back to another flow that needs it: the
+/// client's port is in use again, towards another VIP with the same endpoint.
+pub const GIVES_WAY_TICKS: u32 = TICKS_PER_SECOND;
 
 impl Flow {
     /// Whether it ended: RST, or FIN from both sides. A flow with one FIN still carries data the other way.
     #[inline(always)]
     pub const fn closing(&self) -> bool {
         self.phase == FlowPhase::Closing as u8 || (self.fin_client != 0 && self.fin_endpoint != 0)
+    }
+
+    /// Whether this entry of `REVERSE` is of a UDP flow that may be over, and leaves its place to one that is not.
+    #[inline(always)]
+    pub const fn gives_way(&self, now: u32) -> bool {
+        let age = now.wrapping_sub(self.seen);
+        let question = self.phase == FlowPhase::Asked as u8 || self.phase == FlowPhase::Answered as u8;
+        question && age < 1 << 31 && age > GIVES_WAY_TICKS
     }
 
     /// Ticks without a packet after which this entry of `REVERSE` is removed. `streaming`: of UDP flows that go both

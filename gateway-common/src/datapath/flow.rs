@@ -114,7 +114,7 @@ pub(super) fn datagram<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     let (index, seen) = entry.with(|flow| (flow.endpoint, flow.seen));
     let lives = tables
         .endpoint(index, |endpoint| {
-            entry.with(|flow| endpoint.takes_flows() && same(flow, endpoint))
+            entry.with(|flow| endpoint.takes_datagrams() && same(flow, endpoint))
         })
         .unwrap_or(false);
     let now = tables.now();
@@ -200,7 +200,9 @@ pub(super) fn open<T: Tables>(
             };
             let ours = held.with(|reverse| returns_to(reverse, key));
             if !ours {
-                if !held.with(|reverse| reverse.closing() || reverse.expired(now, false, tables.udp_idle())) {
+                if !held.with(|reverse| {
+                    reverse.closing() || reverse.gives_way(now) || reverse.expired(now, false, tables.udp_idle())
+                }) {
                     return Err(Reason::Conflict);
                 }
                 // That flow is over: its other half goes with it, or it would name an entry that is no longer its own.

@@ -134,7 +134,7 @@ fn the_same_configuration_again_has_no_effect() {
 fn an_endpoint_removed_drains_until_no_flow_names_it() {
     let mut state = configured(&["10.0.0.1:80", "10.0.0.2:80"]);
     let effects = run(&mut state, Event::Configured(ir(&["10.0.0.1:80"])), 1);
-    assert_eq!(effects, ["publish 2", "+r0 [(1, 1)]", "+e2 Draining"]);
+    assert_eq!(effects, ["publish 2", "+r0 [(1, 1)]", "+e2 Left"]);
     assert_eq!(run(&mut state, Event::EndpointsIdle(vec![2]), 2), ["-e2"]);
     assert!(
         run(&mut state, Event::EndpointsIdle(vec![1]), 3).is_empty(),
@@ -212,7 +212,7 @@ fn an_adopted_endpoint_keeps_its_index_and_one_that_is_gone_drains() {
             "publish 1",
             "+e3 Serving",
             "+r0 [(2, 1), (3, 1)]",
-            "+e1 Draining",
+            "+e1 Left",
             "local 1",
             "listen 0"
         ]
@@ -296,6 +296,6 @@ fn a_listener_on_every_address_has_a_socket_even_with_lookup() {
 fn a_listener_that_leaves_takes_its_vip_ring_and_address_along() {
     let mut state = configured(&["10.0.0.1:80"]);
     let effects = run(&mut state, Event::Configured(Arc::new(Ir::default())), 1);
-    assert_eq!(effects, ["publish 2", "-v", "-v", "-r0", "+e1 Draining", "local 0"]);
+    assert_eq!(effects, ["publish 2", "-v", "-v", "-r0", "+e1 Left", "local 0"]);
     assert!(state.tables().vips.values().all(|vip| vip.mode != VipMode::Nat));
 }

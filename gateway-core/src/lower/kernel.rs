@@ -252,12 +252,10 @@ impl KernelIndexes {
 
     /// What the kernel should know of each endpoint.
     fn entries(&self) -> BTreeMap<u16, EndpointEntry> {
-        let state = |held: &Held| {
-            if held.serving {
-                EndpointState::Serving
-            } else {
-                EndpointState::Draining
-            }
+        let state = |held: &Held| match (held.serving, held.configured) {
+            (true, _) => EndpointState::Serving,
+            (false, true) => EndpointState::Draining,
+            (false, false) => EndpointState::Left,
         };
         self.by_addr
             .iter()

@@ -47,7 +47,7 @@ pub fn lower_from(ir: &Ir, revision: Revision, ids: &Ids, before: &Snapshot) -> 
             Plane::Kernel(stream) => Serve::KernelRelay(stream_plan(stream, ids)),
         };
         match (listener.bind.transport, listener.bind.addr) {
-            (Transport::Udp, _) => {}
+            (Transport::Udp, _) => _ = snapshot.udp.insert(listener.bind, id),
             (Transport::Tcp, None) => {
                 snapshot.by_port.insert(listener.bind.port, id);
             }
@@ -407,6 +407,8 @@ mod tests {
         assert_eq!(listener("198.18.0.11:80"), id(on_port(80)));
         assert_eq!(listener("198.18.0.10:81"), None);
         assert_eq!(listener("198.18.0.10:53"), None);
+        assert_eq!(snapshot.udp_listener(&udp).map(|(id, _)| id), id(udp));
+        assert!(snapshot.udp_listener(&Bind::tcp(at("198.18.0.10:80"))).is_none());
     }
 
     #[test]

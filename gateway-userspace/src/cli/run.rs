@@ -351,6 +351,7 @@ fn within_descriptors(mut limits: Limits, workers: u16) -> (Limits, RelayOptions
     }
     limits.connections_max = limits.connections_max.min(share);
     relay.relays_max = relay.relays_max.min(share / 2).max(1);
+    limits.udp_sessions_max = limits.udp_sessions_max.min(share / 2).max(1);
     (limits, relay)
 }
 

@@ -37,7 +37,7 @@ struct Placed {
 pub struct Pending {
     /// VIP id and version of each ring with unsettled slots.
     pub rings: BTreeMap<u32, u64>,
-    /// Draining endpoints.
+    /// Endpoints that drain or have left.
     pub draining: Vec<u16>,
 }
 
@@ -94,6 +94,7 @@ impl Writer {
             let state = match endpoint.state {
                 1 => EndpointState::Serving,
                 2 => EndpointState::Draining,
+                3 => EndpointState::Left,
                 _ => return,
             };
             let addr = SocketAddr::new(addr_from_words(endpoint.addr), u16::from_be(endpoint.port_be));
@@ -189,7 +190,7 @@ impl Writer {
             .tables
             .endpoints
             .iter()
-            .filter(|(_, entry)| entry.state == EndpointState::Draining);
+            .filter(|(_, entry)| matches!(entry.state, EndpointState::Draining | EndpointState::Left));
         Pending {
             rings: unsettled.map(|(id, ring)| (*id, ring.version)).collect(),
             draining: draining.map(|(index, _)| *index).collect(),

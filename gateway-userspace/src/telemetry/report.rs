@@ -65,6 +65,8 @@ pub struct RelayMetrics {
     pub resets_total: u64,
     /// Relays one of whose sides ended its TLS without saying so (close_notify): what it said may be cut short.
     pub cut_total: u64,
+    /// Datagrams that were not passed on: refused, or not taken by a socket at once.
+    pub datagrams_lost_total: u64,
     /// Bytes moved by splice(2), of all bytes relayed.
     pub spliced_bytes_total: u64,
 }
@@ -109,6 +111,7 @@ impl RelayMetrics {
         self.idle_total += other.idle_total;
         self.resets_total += other.resets_total;
         self.cut_total += other.cut_total;
+        self.datagrams_lost_total += other.datagrams_lost_total;
         self.spliced_bytes_total += other.spliced_bytes_total;
     }
 }

@@ -39,8 +39,8 @@ pub fn open_listener(bind: &Bind) -> io::Result<Vec<std::net::TcpListener>> {
         Transport::Tcp => {}
         Transport::Udp => {
             return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "UDP is forwarded by the kernel plane only; run with a datapath other than `off`",
+                io::ErrorKind::InvalidInput,
+                "nothing listens on UDP: its sockets are `datagrams::open`'s",
             ));
         }
     }
@@ -133,7 +133,7 @@ pub fn remedy(bind: &Bind, error: &io::Error) -> String {
     format!("cannot listen on {bind}: {error}; {advice}")
 }
 
-fn no_ipv6(error: &io::Error) -> bool {
+pub fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 

@@ -24,13 +24,14 @@ pub enum Command {
     /// Listen on these, and no longer on those. Connections that are open stay.
     Listen {
         added: Vec<(Bind, std::net::TcpListener)>,
+        datagrams: Vec<(Bind, std::net::UdpSocket)>,
         removed: Vec<Bind>,
     },
     /// Answer with duplicates of the own listening sockets.
     Lend {
         reply: Sender<Vec<(Bind, std::net::TcpListener)>>,
     },
-    /// Close the own listening sockets: their queues are another process's now.
+    /// Close the own listening sockets: their queues are another process's now. Those of UDP go on answering.
     GiveAway,
     /// Answer with counters, and with everything that is live if `views`.
     Inspect { views: bool, reply: Sender<Report> },

@@ -16,6 +16,10 @@ pub enum Source {
     RelayDown(Key),
     /// The endpoint's side of a relay.
     RelayUp(Key),
+    /// A socket that clients send datagrams to.
+    DatagramDown(Key),
+    /// A datagram session's socket to its endpoint.
+    DatagramUp(Key),
 }
 
 impl Source {
@@ -32,6 +36,8 @@ impl Source {
             Source::Http(key) => (2, key),
             Source::RelayDown(key) => (3, key),
             Source::RelayUp(key) => (4, key),
+            Source::DatagramDown(key) => (5, key),
+            Source::DatagramUp(key) => (6, key),
         };
         Token(kind << KIND_SHIFT | (key.generation as usize) << 32 | key.index as usize)
     }
@@ -48,6 +54,8 @@ impl Source {
             2 => Some(Source::Http(key)),
             3 => Some(Source::RelayDown(key)),
             4 => Some(Source::RelayUp(key)),
+            5 => Some(Source::DatagramDown(key)),
+            6 => Some(Source::DatagramUp(key)),
             _ => None,
         }
     }
@@ -70,6 +78,8 @@ mod tests {
             Source::Listener(key),
             Source::Http(key),
             Source::RelayDown(key),
+            Source::DatagramDown(key),
+            Source::DatagramUp(key),
             Source::RelayUp(Key {
                 index: 7,
                 generation: 3,

@@ -11,6 +11,7 @@
 
 use super::accept::{self, Acceptors, BACKLOG};
 use super::command::{self, COMMANDS_PER_TURN, Command};
+use super::datagrams::DatagramPlane;
 use super::http::HttpPlane;
 use super::slab::Key;
 use super::splice::SplicePlane;
@@ -41,7 +42,7 @@ pub const EVENTS_MAX: usize = 1024;
 /// already, and then one write serves both.
 pub const REPOLLS_MAX: usize = 2;
 /// Why a connection to a kernel listener is relayed.
-const PAST_THE_KERNEL: &str = "its packets met no kernel program, as from a process on this host";
+pub const PAST_THE_KERNEL: &str = "its packets met no kernel program, as from a process on this host";
 /// Timers looked at in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;
 /// Goes at the queue of a listening socket that is to be closed.
@@ -78,6 +79,7 @@ pub struct Worker {
     acceptors: Acceptors,
     http: HttpPlane,
     splice: SplicePlane,
+    datagrams: DatagramPlane,
     log: AccessLogger,
     spans: SpanRecorder,
     /// Listening sockets whose queue may hold more.
@@ -139,6 +141,7 @@ impl Worker {
             acceptors,
             http,
             splice,
+            datagrams: DatagramPlane::new(number),
             log,
             spans,
             accepting,
@@ -186,6 +189,7 @@ impl Worker {
             .engine
             .keep_outcomes(self.log.wants_requests() || self.spans.sampling().is_some());
         self.splice = SplicePlane::new(self.number, self.context.options.relay.pipes_max);
+        self.datagrams.start_over(self.number);
         // Edges may have been eaten by the turn that failed.
         self.context.timers.wake(self.context.now, Source::Mailbox);
         self.accepting = self.acceptors.keys(true);
@@ -201,6 +205,7 @@ impl Worker {
         self.context.now = self.clock.now();
         self.http.read_again(&mut self.context);
         self.splice.pump_again(&mut self.context);
+        self.datagrams.read_again(&mut self.context);
         self.dispatch(events);
         if got > 1 {
             for _ in 0..REPOLLS_MAX {
@@ -225,7 +230,12 @@ impl Worker {
 
     /// How long the poll may wait.
     fn patience(&self) -> Option<Duration> {
-        if self.unsettled || self.http.is_eager() || self.splice.is_eager() || !self.accepting.is_empty() {
+        if self.unsettled
+            || self.http.is_eager()
+            || self.splice.is_eager()
+            || self.datagrams.is_eager()
+            || !self.accepting.is_empty()
+        {
             return Some(Duration::ZERO);
         }
         let deadlines = [
@@ -260,6 +270,8 @@ impl Worker {
                 Some(Source::Http(key)) => self.http.event(key, event, &mut self.context),
                 Some(Source::RelayDown(key)) => self.splice.event(key, false, event, &mut self.context),
                 Some(Source::RelayUp(key)) => self.splice.event(key, true, event, &mut self.context),
+                Some(Source::DatagramDown(key)) => self.datagrams.read_clients(key, &mut self.context),
+                Some(Source::DatagramUp(key)) => self.datagrams.read_endpoint(key, &mut self.context),
                 Some(Source::Listener(key)) => self.note(key),
                 Some(Source::Mailbox) => self.obey(),
                 None => {}
@@ -346,6 +358,8 @@ impl Worker {
             match source {
                 Source::Http(key) => self.http.timeout(key, &mut self.context),
                 Source::RelayDown(key) | Source::RelayUp(key) => self.splice.timeout(key, &mut self.context),
+                Source::DatagramUp(key) => self.datagrams.timeout(key, &mut self.context),
+                Source::DatagramDown(_) => {}
                 Source::Listener(key) => self.note(key),
                 Source::Mailbox => self.obey(),
             }
@@ -357,6 +371,7 @@ impl Worker {
         let Self {
             http,
             splice,
+            datagrams,
             log,
             spans,
             context,
@@ -366,13 +381,13 @@ impl Worker {
             log.log(outcome, &context.snapshot);
             spans.record(outcome, &context.snapshot);
         });
-        for outcome in splice.take_ended() {
+        for outcome in splice.take_ended().chain(datagrams.take_ended()) {
             log.log_relay(&outcome, &context.snapshot);
         }
         log.end_turn(context.now);
         spans.end_turn(context.now);
         let (connections, streams) = http.engine.live();
-        let load = connections + streams + http.handshakes() + self.splice.len();
+        let load = connections + streams + http.handshakes() + self.splice.len() + self.datagrams.len();
         let load = u32::try_from(load).unwrap_or(u32::MAX);
         if self.load.load(Ordering::Relaxed) != load {
             self.load.store(load, Ordering::Relaxed);
@@ -397,7 +412,11 @@ impl Worker {
                     self.http.engine.publish(snapshot, self.context.now);
                     self.taken.store(revision, Ordering::Release);
                 }
-                Command::Listen { added, removed } => self.listen(added, removed),
+                Command::Listen {
+                    added,
+                    datagrams,
+                    removed,
+                } => self.listen(added, datagrams, removed),
                 Command::Inspect { views, reply } => {
                     // The asker may have given up waiting.
                     let _ = reply.send(self.report(views));
@@ -426,10 +445,17 @@ impl Worker {
     fn listen(
         &mut self,
         added: Vec<(gateway_core::ir::Bind, std::net::TcpListener)>,
+        datagrams: Vec<(gateway_core::ir::Bind, std::net::UdpSocket)>,
         removed: Vec<gateway_core::ir::Bind>,
     ) {
         for bind in &removed {
             self.close_listeners(self.acceptors.of_bind(bind));
+            self.datagrams.remove(bind, &mut self.context);
+        }
+        for (bind, socket) in datagrams {
+            if let Err(error) = self.datagrams.add(&self.context.registry, bind, socket) {
+                tracing::error!(worker = self.number, %bind, %error, "cannot poll a UDP socket");
+            }
         }
         for (bind, socket) in added {
             match self.acceptors.add(&self.context.registry, Some(bind), socket) {
@@ -456,11 +482,13 @@ impl Worker {
         for key in self.acceptors.keys(false) {
             self.acceptors.close(&self.context.registry, key);
         }
+        self.datagrams.give_away(&mut self.context);
     }
 
     fn drain(&mut self) {
         self.close_listeners(self.acceptors.keys(false));
         self.context.draining = true;
+        self.datagrams.drain(&mut self.context);
         self.http.engine.drain(self.context.now);
     }
 
@@ -474,7 +502,8 @@ impl Worker {
             tls: self.http.tls,
             turns: self.metrics,
             refusals: self.context.refusals,
-            connections_active: (connections + self.http.handshakes() + self.splice.len()) as u64,
+            connections_active: (connections + self.http.handshakes() + self.splice.len() + self.datagrams.len())
+                as u64,
             streams_active: streams as u64,
             draining: self.context.draining,
             pressure: self.http.engine.pressure(),
@@ -485,6 +514,7 @@ impl Worker {
         };
         report.tls.add(&self.splice.tls);
         report.tls.handshakes_active = (self.http.handshakes() + self.splice.handshakes()) as u64;
+        report.relays.add(&self.datagrams.metrics);
         report.turns.reads_total = self.http.reads_total;
         report.turns.writes_total = self.http.writes_total;
         report.turns.accept_failures_total = self.acceptors.failures_total;
@@ -494,6 +524,7 @@ impl Worker {
         if views {
             report.connections = self.http.engine.connections(now);
             report.connections.extend(self.splice.views(now));
+            report.connections.extend(self.datagrams.views(now));
             report.streams = self.http.engine.streams(now);
         }
         report

@@ -139,7 +139,7 @@ fn an_endpoint_that_left_drains_until_it_is_idle_and_keeps_its_index_if_it_comes
     let mut indexes = KernelIndexes::default();
     lowered(&with, &mut indexes);
     let tables = lowered(&without, &mut indexes);
-    assert_eq!(tables.endpoints[&2].state, EndpointState::Draining);
+    assert_eq!(tables.endpoints[&2].state, EndpointState::Left);
     assert_eq!(tables.rings[&0].turns, [(1, 1)]);
     assert_eq!(lowered(&with, &mut indexes).rings[&0].turns, [(1, 1), (2, 1)]);
     assert!(!indexes.release(2), "it is configured again");
@@ -233,4 +233,76 @@ fn a_key_gives_back_its_bind() {
     let key = VipKey::new(bind.addr.unwrap(), bind.port, 6);
     assert_eq!(bind_of(&key), Some(bind));
     assert_eq!(bind_of(&marker_key(bind.addr.unwrap())), None);
+}
+
+/// The share of flows that each endpoint of a ring gets, over `flows` client ports and addresses.
+fn shares(tables: &KernelTables, vip: SocketAddr, proto: u8, flows: u32) -> BTreeMap<u16, f64> {
+    use gateway_common::abi::{FlowKey, RING_SLOTS, Slot, addr_words};
+    use gateway_common::{datapath::slot_of, maglev};
+    let id = tables.vips[&VipKey::new(vip.ip(), vip.port(), proto)].id;
+    let member = |(index, turns): &(u16, u16)| {
+        let addr = tables.endpoints[index].addr;
+        maglev::Member::new(*index, *turns, &addr_words(addr.ip()), addr.port().to_be())
+    };
+    let mut members: Vec<_> = tables.rings[&id].turns.iter().map(member).collect();
+    let mut ring = vec![Slot::default(); RING_SLOTS];
+    maglev::fill(&mut members, &mut ring);
+    let mut counts: BTreeMap<u16, f64> = BTreeMap::new();
+    for flow in 0..flows {
+        let client = std::net::Ipv4Addr::from(0x0a00_0000 + flow / 1000);
+        let key = FlowKey {
+            src: addr_words(client.into()),
+            dst: addr_words(vip.ip()),
+            ports: FlowKey::ports((32_768 + (flow % 1000) as u16).to_be(), vip.port().to_be()),
+            proto: u32::from(proto),
+        };
+        *counts.entry(ring[slot_of(&key) as usize].current).or_default() += 1.0 / f64::from(flows);
+    }
+    counts
+}
+
+#[test]
+fn flows_fall_to_services_by_their_weights_within_one_percent_whatever_the_number_of_endpoints() {
+    let names: Vec<String> = (1..=9).map(|n| format!("10.0.0.{n}:53")).collect();
+    let endpoints: Vec<(&str, u16, bool)> = names.iter().map(|name| (name.as_str(), 1, false)).collect();
+    // Endpoints of the services in order, and their weights.
+    let rows: [&[(usize, u32)]; 5] = [
+        &[(1, 70), (1, 30), (1, 0)],
+        &[(3, 70), (2, 30), (1, 0)],
+        &[(1, 1), (1, 99)],
+        &[(4, 333_333), (2, 333_333), (3, 333_334)],
+        &[(1, 1_000_000), (7, 250_000), (1, 0)],
+    ];
+    for row in rows {
+        let mut services = Vec::new();
+        let mut at = 0;
+        for (number, (count, weight)) in row.iter().enumerate() {
+            services.push((["a:53", "b:53", "c:53"][number], *weight, &endpoints[at..at + count]));
+            at += count;
+        }
+        let vip = addr("192.0.2.1:53");
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let ir = moved(one_listener("192.0.2.1:53", &services), |bind| Bind {
+                transport,
+                ..bind
+            });
+            let tables = lowered(&ir, &mut KernelIndexes::default());
+            let shares = shares(&tables, vip, transport.protocol_number(), 200_000);
+            let total: u32 = row.iter().map(|(_, weight)| weight).sum();
+            for (service, (_, weight, members)) in services.iter().enumerate() {
+                let of = |text: &str| {
+                    let entry = tables.endpoints.iter().find(|(_, entry)| entry.addr == addr(text));
+                    entry.and_then(|(index, _)| shares.get(index)).copied().unwrap_or(0.0)
+                };
+                let got: f64 = members.iter().map(|(text, ..)| of(text)).sum();
+                let wanted = f64::from(*weight) / f64::from(total);
+                let exact = if *weight == 0 {
+                    got == 0.0
+                } else {
+                    (got - wanted).abs() < 0.01
+                };
+                assert!(exact, "{row:?}, service {service}: {got} of the flows for {wanted}");
+            }
+        }
+    }
 }

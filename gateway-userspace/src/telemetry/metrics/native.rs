@@ -403,6 +403,12 @@ fn relays(out: &mut Exposition, totals: &Totals, snapshot: &Snapshot) {
     )
     .sample(&[], relays.idle_total);
     out.family(
+        "sluice_relay_datagrams_lost_total",
+        Kind::Counter,
+        "Datagrams that were refused, or that a socket did not take at once.",
+    )
+    .sample(&[], relays.datagrams_lost_total);
+    out.family(
         "sluice_relay_spliced_bytes_total",
         Kind::Counter,
         "Bytes moved by splice(2) instead of a copy.",

@@ -1,0 +1,113 @@
+"""UDP peers over Python's own sockets.
+
+    datagrams.py serve NAME PORT             answers `NAME CLIENT-ADDRESS` and the datagram, over IPv4 and IPv6, UDP and TCP
+    datagrams.py spread ADDRESS PORT FLOWS   one datagram from each of so many ports; prints how often each name answered
+    datagrams.py hold ADDRESS PORT           one flow, a datagram every 10 ms until stdin ends; prints what it saw
+"""
+import collections
+import json
+import resource
+import selectors
+import socket
+import sys
+import threading
+import time
+
+BATCH = 100
+# Each listener is asked from ports of its own: hashes are the same in every run, and no port comes back through another VIP.
+FIRST_PORT = 20000
+
+
+def family(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def answer(sock, name):
+    while True:
+        try:
+            body, client = sock.recvfrom(65536)
+            sock.sendto(f"{name} {client[0]}\n".encode() + body, client)
+        except OSError:
+            pass
+
+
+def accept(server, name):
+    while True:
+        sock, _ = server.accept()
+        with sock:
+            sock.sendall(name.encode())
+
+
+def serve(name, port):
+    for address in ("0.0.0.0", "::"):
+        sock = socket.socket(family(address), socket.SOCK_DGRAM)
+        if address == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.bind((address, port))
+        threading.Thread(target=answer, args=(sock, name), daemon=True).start()
+    server = socket.create_server(("", port))
+    print("serving", flush=True)
+    accept(server, name)
+
+
+def connected(address, port, own=0):
+    sock = socket.socket(family(address), socket.SOCK_DGRAM)
+    sock.bind(("", own))
+    # Connected: an answer from anywhere else than the asked address and port is not read.
+    sock.connect((address, port))
+    return sock
+
+
+def spread(address, port, flows):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    seen = collections.Counter()
+    wrong = 0
+    for start in range(0, flows, BATCH):
+        waiting = selectors.DefaultSelector()
+        for number in range(start, min(start + BATCH, flows)):
+            sock = connected(address, port, FIRST_PORT + port % 10 * 1000 + number)
+            sock.send(f"datagram {number}".encode())
+            waiting.register(sock, selectors.EVENT_READ, number)
+        until = time.monotonic() + 1
+        while waiting.get_map() and time.monotonic() < until:
+            for key, _ in waiting.select(timeout=0.1):
+                waiting.unregister(key.fileobj)
+                head, _, body = key.fileobj.recv(65536).partition(b"\n")
+                wrong += body != f"datagram {key.data}".encode()
+                seen[head.decode().split()[0]] += 1
+                key.fileobj.close()
+        for key in list(waiting.get_map().values()):
+            seen["lost"] += 1
+            key.fileobj.close()
+    print(json.dumps({"seen": seen, "wrong": wrong}))
+
+
+def hold(address, port):
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    sock = connected(address, port)
+    sock.settimeout(0.25)
+    names, lost, longest, answered = [], 0, 0, time.monotonic()
+    while not ended.is_set():
+        try:
+            sock.send(b"tick")
+            name = sock.recv(65536).split()[0].decode()
+            now = time.monotonic()
+            longest, answered = max(longest, now - answered), now
+            if not names or names[-1] != name:
+                names.append(name)
+                print(name, flush=True)
+        except OSError:
+            lost += 1
+        time.sleep(0.01)
+    print(json.dumps({"names": names, "lost": lost, "longest_ms": int(longest * 1000)}))
+
+
+if sys.argv[1] == "serve":
+    serve(sys.argv[2], int(sys.argv[3]))
+elif sys.argv[1] == "spread":
+    spread(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+else:
+    hold(sys.argv[2], int(sys.argv[3]))
