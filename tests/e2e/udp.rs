@@ -98,7 +98,8 @@ fn route(name: &str, more: &str, backends: &str) -> String {
 
 const BOTH: &[&str] = &["IPv4", "IPv6"];
 
-fn configuration(draining: &[&str], there: &[&str]) -> String {
+/// `alone`: no other listener has the endpoints too.
+fn configuration(draining: &[&str], there: &[&str], alone: bool) -> String {
     let mut text = format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {{name: sluice}}\nspec: \
          {{controllerName: sluice.dev/gateway-controller}}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: \
@@ -108,11 +109,14 @@ fn configuration(draining: &[&str], there: &[&str]) -> String {
          - {{name: relayed, protocol: UDP, port: 56}}\n  - {{name: four, protocol: UDP, port: 57}}\n"
     );
     text.push_str(&slices("all", there, draining, BOTH));
+    text.push_str(&route("dns", "", "{name: all, port: 53}"));
+    if alone {
+        return text;
+    }
     for name in &NAMES[..3] {
         text.push_str(&slices(name, &[name], &[], BOTH));
     }
     text.push_str(&slices("four", &NAMES, &[], &["IPv4"]));
-    text.push_str(&route("dns", "", "{name: all, port: 53}"));
     text.push_str(&route("dns-tcp", "", "{name: all, port: 53}").replace("UDPRoute", "TCPRoute"));
     text.push_str(&route(
         "weighted",
@@ -130,7 +134,7 @@ fn configuration(draining: &[&str], there: &[&str]) -> String {
 }
 
 fn start(datapath: &str) -> Result<Gateway> {
-    Gateway::start_with(datapath, &configuration(&[], &NAMES), &[])
+    Gateway::start_with(datapath, &configuration(&[], &NAMES, false), &[])
 }
 
 /// Answers by name, of datagrams from so many ports.
@@ -256,18 +260,18 @@ fn configure(gateway: &Gateway, yaml: &str) -> Result<()> {
 
 /// A flow stays on an endpoint that drains, and goes elsewhere once it has left.
 pub fn endpoints_change(datapath: &str) -> Result<()> {
-    let gateway = start(datapath)?;
+    let gateway = Gateway::start_with(datapath, &configuration(&[], &NAMES, true), &[])?;
     let mut servers = Servers::start()?;
     for addr in [V4, V6] {
         let (mut held, first) = Held::start(addr, "53")?;
-        configure(&gateway, &configuration(&[&first], &NAMES))?;
+        configure(&gateway, &configuration(&[&first], &NAMES, true))?;
         std::thread::sleep(Duration::from_millis(1500));
         let left: Vec<&str> = NAMES.into_iter().filter(|name| *name != first).collect();
-        configure(&gateway, &configuration(&[], &left))?;
+        configure(&gateway, &configuration(&[], &left, true))?;
         let second = held.next()?;
         ensure!(left.contains(&second.as_str()), "{second} after {first}");
         // Back again: nobody moves.
-        configure(&gateway, &configuration(&[], &NAMES))?;
+        configure(&gateway, &configuration(&[], &NAMES, true))?;
         std::thread::sleep(Duration::from_millis(300));
         let result = held.end()?;
         ensure!(result["names"] == serde_json::json!([first, second]), "{result}");

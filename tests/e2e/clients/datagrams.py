@@ -14,6 +14,8 @@ import threading
 import time
 
 BATCH = 100
+# No flow of a test is held for longer.
+HOLD_SECONDS = 30
 # Each listener is asked from ports of its own: hashes are the same in every run, and no port comes back through another VIP.
 FIRST_PORT = 20000
 
@@ -90,7 +92,8 @@ def hold(address, port):
     sock = connected(address, port)
     sock.settimeout(0.25)
     names, lost, longest, answered = [], 0, 0, time.monotonic()
-    while not ended.is_set():
+    over = time.monotonic() + HOLD_SECONDS
+    while not ended.is_set() and time.monotonic() < over:
         try:
             sock.send(b"tick")
             name = sock.recv(65536).split()[0].decode()
