@@ -151,6 +151,7 @@ pub mod reason {
     pub const TOO_MANY_LISTENERS: &str = "TooManyListeners";
     pub const LISTENERS_NOT_VALID: &str = "ListenersNotValid";
     pub const LISTENERS_NOT_RESOLVED: &str = "ListenersNotResolved";
+    pub const UNSUPPORTED_ROUTABILITY: &str = "UnsupportedRoutability";
     pub const UNSUPPORTED_ADDRESS: &str = "UnsupportedAddress";
     pub const ADDRESS_NOT_ASSIGNED: &str = "AddressNotAssigned";
     // Listener

@@ -33,7 +33,7 @@ pub(super) struct Wanting<'o> {
 impl Wanting<'_> {
     /// No address is asked for, or one without a value.
     fn wants_of_pool(&self) -> bool {
-        self.asks.is_empty() || self.asks.iter().any(|it| it.value.is_empty() && is_ip(it))
+        self.asks.is_empty() || self.asks.iter().any(|it| it.value.is_empty() && unserved(it).is_none())
     }
 }
 
@@ -42,7 +42,7 @@ impl Wanting<'_> {
 pub(super) struct Placed {
     /// `None` is every address of the host. Empty: nowhere.
     pub addresses: Vec<Option<IpAddr>>,
-    /// An address of a type that is not served: the Gateway cannot be accepted.
+    /// An address of a type or scope that is not served: the Gateway cannot be accepted.
     pub unsupported: Option<Problem>,
     /// Why it has not every address it asked for.
     pub unplaced: Option<Problem>,
@@ -105,8 +105,17 @@ fn held(gateway: &Wanting<'_>) -> impl Iterator<Item = IpAddr> {
     said.filter_map(move |it| read(&it.value)).filter(asks)
 }
 
-fn is_ip(address: &kinds::Address) -> bool {
-    address.kind.as_deref().unwrap_or("IPAddress") == "IPAddress"
+/// Why no address of this sort is to be had: the reason, the part of it, the sentence and the remedy.
+fn unserved(address: &kinds::Address) -> Option<(&'static str, &'static str, String, &'static str)> {
+    let kind = address.kind.as_deref().unwrap_or("IPAddress");
+    if kind != "IPAddress" {
+        let message = format!("an address of type {kind} is not served");
+        return Some((reason::UNSUPPORTED_ADDRESS, "type", message, "use type IPAddress"));
+    }
+    // Addresses are those of pools; where they can be reached from is the network's to say.
+    let scope = address.routability.as_deref().filter(|scope| !scope.is_empty())?;
+    let message = format!("an address of routability {scope} is not served");
+    Some((reason::UNSUPPORTED_ROUTABILITY, "routability", message, "leave it out"))
 }
 
 /// A Gateway that wanted one of a pool and has none, or has one of some pools only.
@@ -147,20 +156,13 @@ fn finish(work: &mut Work<'_>, gateway: &Wanting<'_>, placed: &mut Placed) {
 fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: &mut Placed) {
     let specs = &gateway.asks;
     for (index, spec) in specs.iter().enumerate().take(ADDRESSES_MAX) {
-        if !is_ip(spec) {
-            let message = format!(
-                "an address of type {} is not served",
-                spec.kind.as_deref().unwrap_or_default()
-            );
-            let field = format!("spec.addresses[{index}].type");
+        if let Some((reason, part, message, remedy)) = unserved(spec) {
+            let field = format!("spec.addresses[{index}].{part}");
             let finding = gateway
                 .subject
-                .finding(Severity::Error, field, message.as_str(), "use type IPAddress");
+                .finding(Severity::Error, field, message.as_str(), remedy);
             work.found.push(finding);
-            placed.unsupported.get_or_insert(Problem {
-                reason: reason::UNSUPPORTED_ADDRESS,
-                message,
-            });
+            placed.unsupported.get_or_insert(Problem { reason, message });
             continue;
         }
         if spec.value.is_empty() {

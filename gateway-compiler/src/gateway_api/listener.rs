@@ -135,6 +135,7 @@ pub(super) fn read<'o>(
         listener: &mut listener,
     };
     reading.port();
+    reading.filters();
     reading.protocol();
     reading.hostname();
     reading.kinds();
@@ -179,6 +180,18 @@ impl Reading<'_, '_> {
                 ".port",
                 "0 is no port".to_owned(),
                 "write 1 to 65535",
+            );
+        }
+    }
+
+    /// Requests that a filter should refuse or change must not pass without it.
+    fn filters(&mut self) {
+        if self.spec.filters.is_some() {
+            self.refuse(
+                reason::UNSUPPORTED_VALUE,
+                ".filters",
+                "filters of a listener are not served, and without them it is closed".to_owned(),
+                "put them into the rules of its routes",
             );
         }
     }

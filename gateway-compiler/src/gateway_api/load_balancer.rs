@@ -40,6 +40,7 @@ impl<'o> Balancer<'o> {
         let spec = &self.object.body.spec;
         let address = |value: &str| kinds::Address {
             kind: None,
+            routability: None,
             value: value.to_owned(),
         };
         let families = &spec.ip_families;

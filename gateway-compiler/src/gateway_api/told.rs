@@ -15,6 +15,8 @@ pub(super) fn gateway(gateway: &Gateway<'_>) -> Vec<ObjectStatus> {
     };
     let serving = gateway.listeners.iter().any(|it| it.serves().is_some());
     let programmed = match (&gateway.refused, &gateway.unplaced) {
+        // GEP-1651 asks for the same word here.
+        (Some(problem), _) if problem.reason == reason::UNSUPPORTED_ROUTABILITY => accepted.clone(),
         (Some(problem), _) => (false, reason::INVALID, problem.message.clone()),
         (None, Some(problem)) => (false, problem.reason, problem.message.clone()),
         (None, None) if !serving => (false, reason::INVALID, "no listener can be served".to_owned()),

@@ -218,14 +218,13 @@ fn fields(kind: Kind) -> Fields {
     match kind {
         Kind::GatewayClass => (&["spec.description"], &[]),
         Kind::GatewayClassConfig => (&[], &[]),
-        Kind::ListenerSet => (&[], &["spec.listeners.filters"]),
+        Kind::ListenerSet => (&["spec.listeners.filters"], &[]),
         Kind::Gateway => (
-            &[],
+            // That there are filters is read: it closes the listener.
+            &["spec.listeners.filters"],
             &[
-                "spec.addresses.routability",
                 "spec.backendTLS",
                 "spec.defaultScope",
-                "spec.listeners.filters",
                 "spec.listeners.tls.frontendValidation",
             ],
         ),

@@ -2,6 +2,7 @@
 
 use super::GatewayTls;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 
 /// `gateway.networking.k8s.io` GatewayClass.
@@ -72,6 +73,16 @@ pub struct Infrastructure {
     pub parameters_ref: Option<ObjectRef>,
 }
 
+/// Something is there, whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Present;
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Present)
+    }
+}
+
 /// Whose ListenerSets may attach; nobody's when nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AllowedListeners {
@@ -99,6 +110,8 @@ pub struct Address {
     pub kind: Option<String>,
     #[serde(default)]
     pub value: String,
+    /// From where it should be reached; experimental.
+    pub routability: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -111,6 +124,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     #[serde(default)]
     pub allowed_routes: AllowedRoutes,
+    /// Experimental, and not served: that there are any closes the listener.
+    pub filters: Option<Present>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
