@@ -13,6 +13,7 @@ mod observe;
 mod overload;
 mod planes;
 mod refuse;
+mod retries;
 mod streams;
 mod succeed;
 mod terminate;
@@ -78,6 +79,11 @@ const ROWS: &[Row] = &[
         name: "copies of requests arrive whole and their originals do not notice",
         datapaths: ANY,
         run: mirror::mirrors,
+    },
+    Row {
+        name: "failed attempts are followed by others within time and budget; sessions come back",
+        datapaths: &["off"],
+        run: retries::retries,
     },
     Row {
         name: "one connection is one endpoint on L4 and every endpoint on L7",
