@@ -27,7 +27,7 @@ use crate::ir::{RuleName, VirtualHost};
 pub use host::HostIndex;
 use path::PathTable;
 pub use pattern::{Pattern, PatternError};
-pub use request::{Fields, RequestHead};
+pub use request::{Fields, RequestHead, cookie_in};
 use std::sync::Arc;
 
 /// The virtual hosts of one Gateway API listener, compiled.

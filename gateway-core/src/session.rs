@@ -113,19 +113,6 @@ impl Session {
     }
 }
 
-/// The value of a cookie in one `cookie` field (RFC 6265 4.2.1).
-pub fn cookie_in<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    field.split(|byte| *byte == b';').find_map(|pair| {
-        let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
-        Some(
-            value
-                .strip_prefix(b"\"")
-                .and_then(|value| value.strip_suffix(b"\""))
-                .unwrap_or(value),
-        )
-    })
-}
-
 /// A key for a rule: `secret` is what nobody outside knows of it.
 pub fn key(secret: &str) -> SecretBytes {
     let half = |number: u64| sip([number, 0x736c_7569_6365], secret.as_bytes()).to_be_bytes();
@@ -328,23 +315,5 @@ mod tests {
         );
         let (_, attributes) = value(&session(Some(600), None, true), true);
         assert_eq!(attributes, "Path=/a; Max-Age=100; Secure; HttpOnly; SameSite=Strict");
-    }
-
-    #[test]
-    fn cookies_are_found_by_their_whole_names() {
-        for (field, expected) in [
-            ("s=1", Some("1")),
-            ("ss=2; s=1", Some("1")),
-            ("xs=2;s=\"1\"; s=3", Some("1")),
-            ("s", None),
-            ("S=1", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                cookie_in(field.as_bytes(), b"s"),
-                expected.map(str::as_bytes),
-                "{field}"
-            );
-        }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use field::is_forwarding;
 pub use field::{ENTRY_OVERHEAD, Field, TEXT_BYTES_MAX, is_token};
 pub(crate) use field::{STATIC_FIELDS, static_token};
 use gateway_core::decide::Fields;
-use gateway_core::session::cookie_in;
+use gateway_core::route::cookie_in;
 pub use token::Token;
 pub(crate) use token::hash;
 

@@ -258,7 +258,7 @@ impl Engine {
         let least = base.saturating_mul(1 << count.min(8)).min(most);
         self.request_counter = self.request_counter.wrapping_add(1);
         let (chance, _) = request_id::words(self.config.request_id_seed, self.config.worker, self.request_counter);
-        let more = u128::from(u32::try_from(chance >> 33).unwrap_or(0)) * (least / 2).as_nanos() >> 31;
+        let more = (u128::from(chance >> 33) * (least / 2).as_nanos()) >> 31;
         (least + Duration::from_nanos(u64::try_from(more).unwrap_or(0))).min(most)
     }
 

@@ -27,12 +27,15 @@ const HOUSES: &[House] = &[
             ("filter", &["ir"]),
             ("model", &["ids", "ir", "time"]),
             ("route", &["ids", "ir"]),
+            ("session", &["ir", "route"]),
             ("snapshot", &["ids", "ir", "route", "filter"]),
             ("lower", &["ids", "ir", "route", "snapshot", "filter"]),
             ("balance", &["ids", "ir", "lower", "snapshot", "time", "fault"]),
             (
                 "decide",
-                &["balance", "fault", "filter", "ids", "ir", "route", "snapshot", "time"],
+                &[
+                    "balance", "fault", "filter", "ids", "ir", "route", "session", "snapshot", "time",
+                ],
             ),
             ("reconcile", &["ids", "ir", "lower"]),
             (
