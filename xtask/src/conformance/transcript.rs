@@ -7,7 +7,7 @@ use std::fmt;
 
 const MARK: char = '\u{16}';
 /// All tests of the suite are parts of this one.
-const ROOT: &str = "TestConformance";
+pub const ROOT: &str = "TestConformance";
 /// What is kept of a test's lines until it has ended.
 const LINES_MAX: usize = 400;
 /// What is told of a test that did not pass.
