@@ -103,12 +103,12 @@ impl Control {
                 // Only the main process is heard by the service manager, so this one names the next.
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
                 self.standing = Standing::Given;
-                // The successor has a watch of its own, and statuses to write.
-                self.cluster = None;
                 self.doors.close();
                 self.workers.give_away();
                 let leave = self.handle(Event::HandedOver);
                 let _ = done.send(());
+                // The successor has a watch of its own, and statuses to write.
+                self.cluster = None;
                 leave
             }
         }

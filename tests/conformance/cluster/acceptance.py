@@ -138,7 +138,7 @@ class Load:
 
     def __init__(self, world, connections=4):
         self.world, self.served, self.failures, self.on = world, 0, [], True
-        self.threads = [threading.Thread(target=self.run) for _ in range(connections)]
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(connections)]
         for thread in self.threads:
             thread.start()
 
@@ -170,22 +170,33 @@ def wait(what, seconds, done):
             last = done()
             if last:
                 return last
-        except (OSError, KeyError, IndexError, http.client.HTTPException) as error:
+        except (OSError, KeyError, IndexError, RuntimeError, http.client.HTTPException) as error:
             last = error
         time.sleep(0.02)
     raise SystemExit(f"{what}: not within {seconds} s ({last!r})")
 
 
-def process(*words):
-    """Pid and command line of the one process whose arguments begin with these words."""
+def process(world, *words):
+    """Pid and command line of the one process whose arguments begin with these words, of this cluster alone: a gateway has
+    its KUBECONFIG, the API server listens on its address and shares the cluster's network. More than one is nobody's."""
+    found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             args = open(f"/proc/{pid}/cmdline").read().split("\0")[:-1]
+            if args[1:1 + len(words)] != list(words):
+                continue
+            environment = open(f"/proc/{pid}/environ").read().split("\0")
         except OSError:
             continue
-        if args[1:1 + len(words)] == list(words):
-            return int(pid), args
-    raise SystemExit(f"no process `{' '.join(words)}` is to be seen from here")
+        ours = f"KUBECONFIG={os.environ['KUBECONFIG']}" in environment
+        if "apiserver" in words:
+            folder = os.path.dirname(os.path.dirname(os.environ["KUBECONFIG"]))
+            ours = f"--bind-address={world.api.host}" in args and any(folder in one for one in args)
+        if ours and os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid"):
+            found.append((int(pid), args))
+    if len(found) != 1:
+        raise SystemExit(f"{len(found)} processes `{' '.join(words)}` of this cluster are to be seen from here, not one")
+    return found[0]
 
 
 def latency(world):
@@ -210,7 +221,7 @@ def changed(before, after):
 
 
 def outage(world):
-    pid, _ = process("apiserver")
+    pid, _ = process(world, "apiserver")
 
     def away():
         os.kill(pid, signal.SIGSTOP)
@@ -223,15 +234,15 @@ def outage(world):
 
 
 def crash(world):
-    pid, args = process("apiserver")
+    pid, args = process(world, "apiserver")
     again = Again(pid, args)
 
     def away():
         os.kill(pid, signal.SIGKILL)
         time.sleep(OUTAGE)
         again.begin()
-        ready = lambda: world.api.call("GET", "/version") and world.api.call("GET", f"{GROUP}/gatewayclasses")
-        wait("the API server answers", 60, ready)
+        # It answers before it knows all of its kinds and rights.
+        wait("the API server is whole again", 60, lambda: world.versions() and world.api.call("GET", "/api/v1/namespaces"))
 
     return lost(world, "crash", away)
 
@@ -274,7 +285,7 @@ class Again:
 def restart(world):
     time.sleep(SETTLE)
     before = world.versions()
-    pid, args = process("run", "--kube")
+    pid, args = process(world, "run", "--kube")
     again = Again(pid, args)
     os.kill(pid, signal.SIGTERM)
     begin = time.perf_counter()
