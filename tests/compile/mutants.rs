@@ -203,7 +203,7 @@ fn is_told(victim: &Victim, mutant: &Mutant, before: &Compiled, after: &Compiled
         .map(|text| text.lines().count() + 1)
         .sum::<usize>();
     let last = first + mutant.text.lines().count();
-    let said = fresh(before, after).any(|finding| {
+    fresh(before, after).any(|finding| {
         let own = match &finding.object {
             Some(object) => {
                 object.kind == victim.kind && [victim.name.as_str(), NO_NAME].contains(&object.name.as_str())
@@ -214,8 +214,7 @@ fn is_told(victim: &Victim, mutant: &Mutant, before: &Compiled, after: &Compiled
         };
         let moved = mutant.what.starts_with("moved") && finding.problem.contains(&victim.name);
         (own || moved) && finding.severity < Severity::Note && !finding.remedy.is_empty()
-    });
-    said
+    })
 }
 
 fn mutants(victim: &Victim) -> Vec<Mutant> {
@@ -224,7 +223,7 @@ fn mutants(victim: &Victim) -> Vec<Mutant> {
         mutants.push(Mutant {
             what: what.to_owned(),
             text: json.to_string(),
-        })
+        });
     };
     let with = |change: &dyn Fn(&mut Json)| {
         let mut json = victim.json.clone();
@@ -292,7 +291,7 @@ fn mutants(victim: &Victim) -> Vec<Mutant> {
         mutants.push(Mutant {
             what: what.to_owned(),
             text,
-        })
+        });
     };
     text("a key twice", plain.replacen("{\"", "{\"kind\": \"Again\", \"", 1));
     text("NUL bytes", plain.replacen("metadata", "meta\u{0}data", 1));

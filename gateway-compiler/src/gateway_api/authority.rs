@@ -26,10 +26,10 @@ pub(super) fn resolve(
     to: &ObjectRef,
     reasons: Reasons,
 ) -> Result<Vec<Vec<u8>>, BadRef> {
-    let bad = |reason, problem: String, remedy| BadRef {
+    let bad = |reason, problem: String, remedy: &'static str| BadRef {
         reason,
         problem,
-        remedy,
+        remedy: remedy.into(),
     };
     let kind = match (
         to.group.as_deref().unwrap_or(""),
@@ -58,8 +58,11 @@ pub(super) fn resolve(
             "no ReferenceGrant in namespace {namespace} lets this {} use {kind} {}",
             by.id.kind, to.name
         );
-        let remedy = "add the ReferenceGrant there, or move the authorities";
-        return Err(bad(reason::REF_NOT_PERMITTED, problem, remedy));
+        return Err(BadRef {
+            reason: reason::REF_NOT_PERMITTED,
+            problem,
+            remedy: reference_grant::missing(from, (kind, namespace, &to.name)),
+        });
     }
     let key = Key::new(namespace, &to.name);
     let invalid = |problem: String, remedy| bad(reason::INVALID_CA_CERTIFICATE_REF, problem, remedy);

@@ -8,6 +8,7 @@ use crate::objects::{Key, Kind, Subject};
 use crate::plane::{self, Wish};
 use crate::status::reason;
 use gateway_core::ir::{Destination, UpstreamProtocol};
+use std::borrow::Cow;
 
 /// Status of a request whose backend is missing (Gateway API, HTTPRouteRule.backendRefs).
 pub(super) const FAIL_STATUS: u16 = 500;
@@ -39,7 +40,7 @@ struct BadRef {
     reason: &'static str,
     part: &'static str,
     problem: String,
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 /// Resolves the backendRef that stands at `field` of `route`.
@@ -87,11 +88,11 @@ pub(super) fn resolve<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, 
 type Found = (Destination, Destination, Option<UpstreamProtocol>, Option<Wish>);
 
 fn service<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &BackendRef) -> Result<Found, BadRef> {
-    let bad = |reason, part, problem, remedy| BadRef {
+    let bad = |reason, part, problem, remedy: &'static str| BadRef {
         reason,
         part,
         problem,
-        remedy,
+        remedy: Cow::Borrowed(remedy),
     };
     let (group, kind) = (
         backend.group.as_deref().unwrap_or(""),
@@ -112,12 +113,12 @@ fn service<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &B
             "no ReferenceGrant in namespace {namespace} lets this {} use it",
             route.id.kind
         );
-        return Err(bad(
-            reason::REF_NOT_PERMITTED,
-            ".namespace",
+        return Err(BadRef {
+            reason: reason::REF_NOT_PERMITTED,
+            part: ".namespace",
             problem,
-            "add the ReferenceGrant in that namespace",
-        ));
+            remedy: reference_grant::missing(from, (referred, namespace, &backend.name)),
+        });
     }
     let key = Key::new(namespace, &backend.name);
     memo::looked(work, referred, &key);

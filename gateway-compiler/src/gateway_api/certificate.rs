@@ -6,12 +6,13 @@ use crate::objects::{Key, Kind, Object, Subject, kinds};
 use crate::pem::{self, Unusable};
 use crate::status::reason;
 use gateway_core::ir::{Certificate, CertificateName};
+use std::borrow::Cow;
 
 /// Why a reference cannot be used.
 pub(super) struct BadRef {
     pub reason: &'static str,
     pub problem: String,
-    pub remedy: &'static str,
+    pub remedy: Cow<'static, str>,
 }
 
 impl From<Unusable> for BadRef {
@@ -20,11 +21,11 @@ impl From<Unusable> for BadRef {
     }
 }
 
-fn bad(reason: &'static str, problem: impl Into<String>, remedy: &'static str) -> BadRef {
+fn bad(reason: &'static str, problem: impl Into<String>, remedy: impl Into<Cow<'static, str>>) -> BadRef {
     BadRef {
         reason,
         problem: problem.into(),
-        remedy,
+        remedy: remedy.into(),
     }
 }
 
@@ -55,7 +56,7 @@ pub(super) fn resolve(work: &mut Work<'_>, by: Subject<'_>, to: &ObjectRef) -> R
         return Err(bad(
             reason::REF_NOT_PERMITTED,
             problem,
-            "add the ReferenceGrant there, or move the certificate",
+            reference_grant::missing(from, (kind, namespace, &to.name)),
         ));
     }
     let key = Key::new(namespace, &to.name);

@@ -8,6 +8,7 @@ use crate::objects::Subject;
 use crate::objects::kinds::{FrontendValidation, Gateway};
 use crate::status::reason;
 use gateway_core::ir::{ClientMode, ClientValidation, TlsTerms, TlsVersion};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// `sluice.dev/tls-min-version`: `1.2` or `1.3`.
@@ -23,7 +24,7 @@ pub(super) struct Finding {
     /// From the Gateway's root, or from the listener when it begins with a dot.
     pub field: String,
     pub problem: String,
-    pub remedy: &'static str,
+    pub remedy: Cow<'static, str>,
     pub weight: Weight,
 }
 
@@ -81,7 +82,7 @@ pub(super) fn clients(
                 reason: reason::UNSUPPORTED_VALUE,
                 field: format!("{field}.mode"),
                 problem: format!("{other:?} is no mode of validation"),
-                remedy: "write AllowValidOnly or AllowInsecureFallback",
+                remedy: "write AllowValidOnly or AllowInsecureFallback".into(),
                 weight: Weight::Closes,
             });
             return None;
@@ -110,7 +111,7 @@ pub(super) fn clients(
             reason: reason::NO_VALID_CA_CERTIFICATE,
             field: format!("{field}.caCertificateRefs"),
             problem: "no reference gives an authority to check clients by: the listener is not served".to_owned(),
-            remedy: "name a ConfigMap with ca.crt",
+            remedy: "name a ConfigMap with ca.crt".into(),
             weight: Weight::Closes,
         });
         return None;
@@ -125,12 +126,12 @@ pub(super) fn options(
     found: &mut Vec<Finding>,
 ) -> TlsTerms {
     let mut terms = TlsTerms::default();
-    let mut wrong = |key: &str, problem: String, remedy, weight| {
+    let mut wrong = |key: &str, problem: String, remedy: &'static str, weight| {
         found.push(Finding {
             reason: reason::UNSUPPORTED_VALUE,
             field: format!(".tls.options[{key}]"),
             problem,
-            remedy,
+            remedy: remedy.into(),
             weight,
         });
     };

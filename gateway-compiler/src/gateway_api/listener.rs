@@ -318,7 +318,7 @@ impl Reading<'_, '_> {
                 Ok(_) => {}
                 Err(bad) => {
                     let part = format!(".tls.certificateRefs[{index}].name");
-                    self.unresolve(bad.reason, &part, bad.problem, bad.remedy);
+                    self.unresolve(bad.reason, &part, bad.problem, &bad.remedy);
                 }
             }
         }

@@ -1,6 +1,20 @@
 //! References across namespaces: allowed only by a ReferenceGrant in the namespace they point into.
 
 use crate::objects::{Kind, Objects};
+use std::borrow::Cow;
+
+/// The grant that is missing, to be put into a file as it stands.
+pub(super) fn missing(
+    (from, from_namespace): (Kind, &str),
+    (to, namespace, name): (Kind, &str, &str),
+) -> Cow<'static, str> {
+    let (from_group, to_group) = (from.group(), to.group());
+    Cow::Owned(format!(
+        "add {{apiVersion: gateway.networking.k8s.io/v1, kind: ReferenceGrant, metadata: {{name: {from_namespace}-to-{name}, \
+         namespace: {namespace}}}, spec: {{from: [{{group: {from_group}, kind: {from}, namespace: {from_namespace}}}], \
+         to: [{{group: {to_group:?}, kind: {to}, name: {name}}}]}}}}"
+    ))
+}
 
 /// Whether objects of `from` in `from_namespace` may refer to the object `to` named `name` in `namespace`.
 pub(super) fn allows(

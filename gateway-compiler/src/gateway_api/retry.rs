@@ -10,7 +10,7 @@ const BACKOFF: Duration = Duration::from_millis(25);
 /// Most codes of one rule: there are no more.
 const CODES_MAX: usize = 200;
 /// More retries than this do more harm than good.
-const ATTEMPTS_WISE: u32 = 10;
+const ATTEMPTS_WISE: u32 = 5;
 
 /// Field, problem, remedy.
 pub(super) type Bad = (String, String, &'static str);
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_risky_is_told_and_served() {
         for (spec, field) in [
-            (spec(&[500], Some(11), None), "r.retry.attempts"),
+            (spec(&[500], Some(6), None), "r.retry.attempts"),
             (spec(&[500], None, Some("0s")), "r.retry.backoff"),
             (spec(&[404, 503], None, None), "r.retry.codes"),
         ] {

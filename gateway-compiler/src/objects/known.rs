@@ -172,6 +172,16 @@ pub(super) fn known(api_version: &str, kind: &str) -> Known {
     }
 }
 
+/// The version to write instead of an older one.
+pub(super) fn newest(api_version: &str, kind: Kind) -> Option<String> {
+    let (group, version) = api_version
+        .rsplit_once('/')
+        .filter(|(group, _)| *group == GATEWAY_API)?;
+    let (.., versions) = KINDS.iter().find(|(g, k, _)| *g == group && *k == kind)?;
+    let newest = versions.first().filter(|newest| **newest != version)?;
+    Some(format!("{group}/{newest}"))
+}
+
 /// What a field is that our types do not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {

@@ -1,6 +1,6 @@
 //! Documents to objects.
 
-use super::known::{Known, Unread, judge, known, without_indexes};
+use super::known::{Known, Unread, judge, known, newest, without_indexes};
 use super::rules;
 use super::{Kind, Metadata, Object, ObjectId, Objects, Origin, Reading, Source, Table};
 use crate::diagnostic::{Diagnostic, Position, Severity};
@@ -124,6 +124,18 @@ impl Reader {
                 self.report(Severity::Error, place(Some(file), node.mark), id, "", problem, remedy);
             }
             Known::Read(kind) => {
+                if let Some(newest) = newest(named.api_version, kind) {
+                    let problem = format!("{} is an older version of {kind}", named.api_version);
+                    let position = place(Some(file), node.locate("apiVersion"));
+                    self.report(
+                        Severity::Note,
+                        position,
+                        None,
+                        "apiVersion",
+                        problem,
+                        format!("write {newest}"),
+                    );
+                }
                 let tree = Arc::new(node);
                 let origin = Origin::Text {
                     file: file.clone(),
@@ -249,7 +261,9 @@ impl Reader {
         let id = identity(kind, meta.namespace.as_deref(), &meta.name);
         for (field, text) in [("metadata.name", &id.name), ("metadata.namespace", &id.namespace)] {
             let asked = kind.namespaced() || !text.is_empty();
-            if asked && !rules::is_subdomain(text) {
+            // The name of a ClusterTrustBundle says its signer, with colons (KEP-3257).
+            let colons = kind == Kind::ClusterTrustBundle;
+            if asked && !rules::is_subdomain(text) && !(colons && text.split(':').all(rules::is_subdomain)) {
                 self.objects.broken.insert(id.clone());
                 let problem = format!("{text:?} is no name of an object");
                 let remedy = "write a-z, 0-9, inner hyphens and dots, at most 253".to_owned();

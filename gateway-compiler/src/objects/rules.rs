@@ -119,6 +119,9 @@ pub(super) fn broken(kind: Kind, meta: &Metadata, tree: &Node) -> Vec<Broken> {
             found.extend(listener(field, node));
         }),
         Kind::HttpRoute | Kind::GrpcRoute => {
+            each(tree, "spec.rules[]", String::new(), &mut |field, node| {
+                retries(&field, node, &mut found);
+            });
             for list in ["spec.rules[].filters", "spec.rules[].backendRefs[].filters"] {
                 each(tree, list, String::new(), &mut |field, node| {
                     filters(field, node, &mut found);
@@ -135,6 +138,9 @@ pub(super) fn broken(kind: Kind, meta: &Metadata, tree: &Node) -> Vec<Broken> {
         }
         _ => {}
     }
+    each(tree, "spec.rules[].backendRefs", String::new(), &mut |field, node| {
+        found.extend(weights(field, node));
+    });
     let ours = meta.annotations.keys().filter(|name| name.starts_with("sluice.dev/"));
     for name in ours.filter(|name| !ANNOTATIONS.contains(&name.as_str())) {
         let problem = "no annotation of this name means anything: it has no effect".to_owned();
@@ -144,13 +150,17 @@ pub(super) fn broken(kind: Kind, meta: &Metadata, tree: &Node) -> Vec<Broken> {
             Some(_) => "write sluice.dev/cors-allow-origins",
             None => "remove it",
         };
-        let finding = Broken::new(field, problem, remedy);
-        found.push(Broken { mild: true, ..finding });
+        found.push(Broken::mild(field, problem, remedy));
     }
     found
 }
 
 impl Broken {
+    fn mild(field: impl Into<String>, problem: impl Into<String>, remedy: &'static str) -> Self {
+        let finding = Self::new(field, problem, remedy);
+        Self { mild: true, ..finding }
+    }
+
     fn new(field: impl Into<String>, problem: impl Into<String>, remedy: &'static str) -> Self {
         Self {
             field: field.into(),
@@ -277,6 +287,50 @@ fn filters(field: String, node: &Node, found: &mut Vec<Broken>) {
             found.push(Broken::new(format!("{at}.type"), problem, "make one of the two"));
         }
         seen.push(kind);
+    }
+}
+
+/// Backends none of which gets anything.
+fn weights(field: String, node: &Node) -> Option<Broken> {
+    let Value::Sequence(items) = &node.value else {
+        return None;
+    };
+    let nothing = |item: &Node| item.get("weight").and_then(Node::text) == Some("0");
+    (!items.is_empty() && items.iter().all(nothing)).then(|| {
+        let problem = "every weight is 0: no backend gets anything";
+        Broken::mild(field, problem, "give one of them a weight")
+    })
+}
+
+/// Retries without an end, and of requests that may have been carried out already.
+fn retries(field: &str, rule: &Node, found: &mut Vec<Broken>) {
+    let Some(retry) = rule
+        .get("retry")
+        .filter(|retry| retry.get("attempts").and_then(Node::text) != Some("0"))
+    else {
+        return;
+    };
+    let ends = |name| rule.get("timeouts").and_then(|timeouts| timeouts.get(name)).is_some();
+    if !ends("request") && !ends("backendRequest") {
+        let problem = "retries without a timeout: one slow endpoint is asked as long as it likes, again and again";
+        found.push(Broken::mild(format!("{field}.retry"), problem, "add timeouts.request"));
+    }
+    let Some(Value::Sequence(matches)) = rule.get("matches").map(|matches| &matches.value) else {
+        return;
+    };
+    let method = |one: &Node| one.get("method").and_then(Node::text).map(str::to_owned);
+    // RFC 9110 9.2.2.
+    let again = matches
+        .iter()
+        .filter_map(method)
+        .find(|method| matches!(method.as_str(), "POST" | "PATCH"));
+    if let (Some(method), true) = (again, retry.get("codes").is_some()) {
+        let problem = format!("a {method} that failed may have been carried out: sent again it is carried out twice");
+        found.push(Broken::mild(
+            format!("{field}.retry.codes"),
+            problem,
+            "retry only what is idempotent",
+        ));
     }
 }
 

@@ -1,5 +1,7 @@
 //! `sluice check`: what is wrong with configuration files, without applying them.
 
+mod certificates;
+
 use super::Output;
 use super::exit::{Code, Exit};
 use crate::control::configuration::objects_of;
@@ -32,7 +34,11 @@ pub fn run(args: CheckArgs) -> super::Result {
     let reading = source.read();
     let unread = reading.problems.clone();
     let (objects, _) = objects_of(reading);
-    let compiled = compile(&objects, &Settings::default());
+    let mut compiled = compile(&objects, &Settings::default());
+    compiled
+        .diagnostics
+        .extend(certificates::findings(&compiled.ir, &objects, now_s()));
+    compiled.diagnostics.sort();
     let count = |severity| {
         compiled
             .diagnostics
@@ -66,6 +72,12 @@ pub fn run(args: CheckArgs) -> super::Result {
     } else {
         Ok(())
     }
+}
+
+/// Seconds since 1970.
+fn now_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn finding(finding: &Diagnostic) -> Value {
