@@ -51,8 +51,6 @@ pub fn open(bind: &Bind) -> io::Result<Vec<std::net::UdpSocket>> {
 struct Listening {
     socket: UdpSocket,
     bind: Bind,
-    /// Another process takes what comes; this one only answers.
-    retired: bool,
 }
 
 /// Whose session: by which socket, from where, and to which address of ours where there are several.
@@ -103,7 +101,6 @@ impl DatagramPlane {
         let key = self.sockets.insert(Listening {
             socket: UdpSocket::from_std(socket),
             bind,
-            retired: false,
         });
         let Some(listening) = self.sockets.get_mut(key) else {
             return Ok(());
@@ -145,7 +142,7 @@ impl DatagramPlane {
     pub fn give_away(&mut self, context: &mut Context) {
         let keys: Vec<Key> = self.sockets.iter().map(|(key, _)| key).collect();
         for key in keys {
-            let Some(listening) = self.sockets.get_mut(key) else {
+            let Some(listening) = self.sockets.get(key) else {
                 continue;
             };
             let ipv6 = listening.socket.local_addr().is_ok_and(|addr| addr.is_ipv6());
@@ -153,7 +150,6 @@ impl DatagramPlane {
                 tracing::warn!(bind = %listening.bind, %error, "a UDP socket still takes datagrams beside the successor's");
                 continue;
             }
-            listening.retired = true;
             // What came before is still served.
             self.read_clients(key, context);
         }
@@ -172,7 +168,7 @@ impl DatagramPlane {
         self.sessions = Slab::default();
         self.by_client.clear();
         self.balancers = Balancers::new(worker);
-        self.batch = (self.sockets.len() > 0).then(Box::default);
+        self.batch = (!self.sockets.is_empty()).then(Box::default);
         let kept = self.sockets.iter().map(|(key, _)| Source::DatagramDown(key));
         self.again = kept.collect();
         let mut metrics = std::mem::take(&mut self.metrics);
