@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What the cluster source promises, measured at a real API server and a real gateway.
 
-    cargo xtask conformance --then 'python3 tests/conformance/cluster/acceptance.py [latency] [outage] [crash] [restart]'
+    cargo xtask conformance --then 'python3 tests/conformance/cluster/acceptance.py [latency] [scale] [outage] [crash] [restart]'
 
 It runs where clients are, with KUBECONFIG set, beside a gateway of class `sluice`, and needs nothing but Python. Its
 endpoints are servers of its own. One JSON line for each part; the exit code says whether every promise was kept.
 
 latency   an HTTPRoute is created; how long until a request is served by it: p99 <= 100 ms over 100 routes
+scale     the same among 10,000 routes, and the gateway's memory: RSS <= 250 MiB
 outage    the API server stands still for OUTAGE seconds (60) under load: no request fails; then nothing is written
 crash     the API server is killed and begun again after OUTAGE seconds: likewise
 restart   the gateway ends and comes back: nothing is written, the statuses stand as they stood
@@ -16,7 +17,9 @@ import base64, http.client, http.server, json, os, re, signal, socket, ssl, subp
 
 ROUTES = int(os.environ.get("ROUTES", "100"))
 OUTAGE = float(os.environ.get("OUTAGE", "60"))
+SCALE = int(os.environ.get("SCALE", "10000"))
 P99_MS_MAX = 100.0
+RSS_MIB_MAX = 250
 SETTLE = 5.0  # seconds in which a status that flaps would have been written
 NAMESPACE = "acceptance"
 GROUP = "/apis/gateway.networking.k8s.io/v1"
@@ -105,8 +108,8 @@ class World:
         told = {one["type"]: one["status"] for one in status.get("conditions", [])}
         return told.get("Programmed") == "True" and status["addresses"][0]["value"]
 
-    def route(self, name):
-        self.api.call("POST", f"{GROUP}/namespaces/{NAMESPACE}/httproutes", {
+    def route(self, name, api=None):
+        (api or self.api).call("POST", f"{GROUP}/namespaces/{NAMESPACE}/httproutes", {
             **KIND("HTTPRoute"), "metadata": {"name": name, "namespace": NAMESPACE},
             "spec": {"parentRefs": [{"name": "gate"}], "hostnames": [f"{name}.test"],
                      "rules": [{"backendRefs": [{"name": "here", "port": 80}]}]}})
@@ -216,6 +219,37 @@ def latency(world):
     return figures, at(0.99) <= P99_MS_MAX
 
 
+def scale(world):
+    """SCALE routes (10,000) are created; then the gateway's memory, and the latency of a change among them."""
+    begin = time.perf_counter()
+
+    def some(own):
+        api = Api()
+        for number in own:
+            world.route(f"s{number}", api)
+
+    parts = [threading.Thread(target=some, args=(range(first, SCALE, 8),), daemon=True) for first in range(8)]
+    [part.start() for part in parts]
+    [part.join() for part in parts]
+    created = time.perf_counter() - begin
+    connection = world.connect()
+    wait("the last routes serve", 60, lambda: all(world.ask(connection, f"s{SCALE - n}") == 200 for n in range(1, 9)))
+
+    def unsaid():
+        items = world.api.call("GET", f"{GROUP}/namespaces/{NAMESPACE}/httproutes?resourceVersion=0")["items"]
+        return sum(not item["status"]["parents"] for item in items if "status" in item) == 0
+
+    wait("every route has its status", 240, lambda: time.sleep(2) or unsaid())
+    told = time.perf_counter() - begin
+    pid, _ = process(world, "run", "--kube")
+    status = open(f"/proc/{pid}/status").read()
+    mib = lambda name: int(re.search(name + r":\s+(\d+) kB", status).group(1)) // 1024
+    figures, good = latency(world)
+    figures |= {"among": SCALE, "created_s": round(created, 1), "statuses_s": round(told, 1), "rss_mib": mib("VmRSS"),
+                "peak_mib": mib("VmHWM")}
+    return figures, good and mib("VmRSS") <= RSS_MIB_MAX
+
+
 def changed(before, after):
     return sorted("/".join(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
@@ -313,7 +347,7 @@ def restart(world):
 
 
 def main():
-    parts = {"latency": latency, "outage": outage, "crash": crash, "restart": restart}
+    parts = {"latency": latency, "scale": scale, "outage": outage, "crash": crash, "restart": restart}
     asked = sys.argv[1:] or ["latency", "outage", "restart"]
     world = World(Api())
     kept = True

@@ -160,6 +160,7 @@ fn hash(value: &Value, hasher: &mut DefaultHasher) {
 #[derive(Debug, Default)]
 pub struct Seen {
     objects: BTreeMap<ObjectId, Known>,
+    counts: BTreeMap<Kind, u64>,
 }
 
 /// What a sight is.
@@ -193,6 +194,7 @@ impl Seen {
             }
             None => {
                 self.objects.insert(id.clone(), known);
+                *self.counts.entry(id.kind).or_default() += 1;
                 News {
                     content: true,
                     status: true,
@@ -202,7 +204,16 @@ impl Seen {
     }
 
     pub fn remove(&mut self, id: &ObjectId) -> bool {
-        self.objects.remove(id).is_some()
+        let had = self.objects.remove(id).is_some();
+        if had && let Some(count) = self.counts.get_mut(&id.kind) {
+            *count = count.saturating_sub(1);
+        }
+        had
+    }
+
+    /// How many objects of a kind there are.
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.counts.get(&kind).copied().unwrap_or(0)
     }
 
     /// Objects of a kind, in one namespace or in all.
@@ -278,6 +289,9 @@ mod tests {
         let gone = seen.missing(Kind::Service, Some("a"), &listed);
         assert_eq!(gone, [ObjectId::new(Kind::Service, Some("a"), "y")]);
         assert_eq!(seen.missing(Kind::Service, None, &listed).len(), 2);
+        assert_eq!((seen.count(Kind::Service), seen.count(Kind::Secret)), (3, 0));
+        assert!(seen.remove(&gone[0]) && !seen.remove(&gone[0]));
+        assert_eq!(seen.count(Kind::Service), 2);
         assert_eq!(seen.missing(Kind::Secret, None, &listed), []);
     }
 

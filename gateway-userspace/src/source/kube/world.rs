@@ -151,7 +151,7 @@ impl World {
     fn count(&self) {
         let state = self.state();
         let served = state.resources.keys();
-        let counts = served.map(|kind| (kind.name(), state.seen.of(*kind, None).count() as u64));
+        let counts = served.map(|kind| (kind.name(), state.seen.count(*kind)));
         let counts = counts.collect();
         drop(state);
         self.facts.say(|said| said.objects = counts);
@@ -240,5 +240,120 @@ impl State {
     fn wait(&mut self, change: Change) {
         self.since.get_or_insert_with(Instant::now);
         self.waiting.insert(change.id().clone(), change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn world() -> World {
+        let options = KubeOptions {
+            namespaces: Vec::new(),
+            context: None,
+            controller: "sluice.dev/gateway-controller".to_owned(),
+            election: false,
+        };
+        let hooks = Hooks {
+            nudge: Box::new(|| true),
+            taken: Box::new(|| 0),
+        };
+        let world = World::new(Arc::default(), options, hooks);
+        for kind in [Kind::Service, Kind::Namespace] {
+            world.expect(kind, None, resource(kind));
+        }
+        world
+    }
+
+    fn resource(kind: Kind) -> ApiResource {
+        ApiResource {
+            group: String::new(),
+            version: "v1".to_owned(),
+            api_version: "v1".to_owned(),
+            kind: kind.name().to_owned(),
+            plural: "any".to_owned(),
+        }
+    }
+
+    fn service(name: &str, version: u32, port: u16) -> Sight {
+        let object = json!({"metadata": {"name": name, "namespace": "n", "resourceVersion": version.to_string()},
+            "spec": {"ports": [{"port": port}]}});
+        Sight::of(Kind::Service, serde_json::from_value(object).expect("an object")).expect("it has a name")
+    }
+
+    fn told(world: &World) -> Vec<String> {
+        let changes = world.take().changes;
+        changes.iter().map(|change| change.id().name.clone()).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_before_every_watch_had_its_whole_list() {
+        let world = world();
+        world.list(Kind::Service, None, vec![service("a", 1, 80)]);
+        assert_eq!(
+            (world.facts.complete(), told(&world).len()),
+            (false, 0),
+            "what is served is not known yet"
+        );
+        world.discovered();
+        assert_eq!(
+            (world.facts.complete(), told(&world).len()),
+            (false, 0),
+            "a list is missing"
+        );
+        world.list(Kind::Namespace, None, Vec::new());
+        assert!(world.facts.complete());
+        assert_eq!(told(&world), ["a"]);
+        assert_eq!(told(&world).len(), 0, "once");
+    }
+
+    #[test]
+    fn a_watch_that_is_refused_for_good_is_not_waited_for() {
+        let world = world();
+        world.discovered();
+        world.list(Kind::Service, None, Vec::new());
+        assert!(world.give_up(Kind::Namespace, None));
+        assert!(world.facts.complete());
+        assert!(!world.give_up(Kind::Namespace, None), "once");
+    }
+
+    #[test]
+    fn a_list_read_anew_tells_what_changed_or_is_gone_and_nothing_else() {
+        let world = world();
+        world.discovered();
+        world.list(Kind::Namespace, None, Vec::new());
+        world.list(
+            Kind::Service,
+            None,
+            vec![service("a", 1, 80), service("b", 2, 80), service("c", 3, 80)],
+        );
+        assert_eq!(told(&world), ["a", "b", "c"]);
+        world.list(Kind::Service, None, vec![service("a", 9, 80), service("b", 9, 81)]);
+        assert_eq!(told(&world), ["b", "c"]);
+        assert_eq!(
+            world
+                .known(&ObjectId::new(Kind::Service, Some("n"), "a"))
+                .map(|known| known.version),
+            Some("9".into())
+        );
+    }
+
+    #[test]
+    fn of_changes_of_one_object_the_newest_is_told() {
+        let world = world();
+        world.discovered();
+        world.list(Kind::Namespace, None, Vec::new());
+        world.list(Kind::Service, None, Vec::new());
+        for port in 1..100 {
+            world.put(Kind::Service, service("a", u32::from(port), port));
+        }
+        let changes = world.take().changes;
+        assert_eq!(
+            changes,
+            [Change::put(Kind::Service, &service("a", 0, 99).object).expect("it has a name")]
+        );
+        world.gone(&ObjectId::new(Kind::Service, Some("n"), "a"));
+        assert_eq!(world.take().changes, [Change::gone(Kind::Service, Some("n"), "a")]);
     }
 }
