@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Run the gateway.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Check configuration files without applying them.
     Check(check::CheckArgs),
     /// Show what a running gateway serves.
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match cli.verb {
-        Verb::Run(args) => run::run(args),
+        Verb::Run(args) => run::run(*args),
         Verb::Check(args) => check::run(args),
         Verb::Get(args) => get::run(args),
         Verb::Status(args) => status::run(args),

@@ -5,7 +5,6 @@
 
 use super::state::AdminState;
 use anyhow::{Context, Result};
-use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -75,23 +74,21 @@ async fn serve(listener: std::net::TcpListener, room: Arc<Semaphore>, state: Arc
 }
 
 /// Reads one request's head, writes one answer.
-fn exchange(
+async fn exchange(
     mut stream: TcpStream,
     verdict: impl FnOnce(&str) -> Option<Result<(), String>>,
-) -> impl Future<Output = std::io::Result<()>> {
-    async move {
-        let mut head = Vec::with_capacity(512);
-        let whole = loop {
-            if head.windows(4).any(|end| end == b"\r\n\r\n") {
-                break true;
-            }
-            if head.len() >= HEAD_BYTES_MAX || stream.read_buf(&mut head).await? == 0 {
-                break false;
-            }
-        };
-        stream.write_all(answer(whole, &head, verdict).as_bytes()).await?;
-        stream.shutdown().await
-    }
+) -> std::io::Result<()> {
+    let mut head = Vec::with_capacity(512);
+    let whole = loop {
+        if head.windows(4).any(|end| end == b"\r\n\r\n") {
+            break true;
+        }
+        if head.len() >= HEAD_BYTES_MAX || stream.read_buf(&mut head).await? == 0 {
+            break false;
+        }
+    };
+    stream.write_all(answer(whole, &head, verdict).as_bytes()).await?;
+    stream.shutdown().await
 }
 
 /// The whole answer to a head.

@@ -34,9 +34,8 @@ pub async fn run(world: Arc<World>, client: Client, mut newest: latest::Receiver
         warned: false,
     };
     loop {
-        match tokio::time::timeout(LOOK, newest.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK, newest.changed()).await {
+            return;
         }
         let wanted = newest.borrow_and_update().generated.clone();
         if !writer.world.facts.leader() {
@@ -146,7 +145,7 @@ impl Writer {
             return Ok(());
         }
         let slices = self.api(&SLICE, service);
-        for family in FAMILIES.into_iter().filter(|family| has(service, *family)) {
+        for family in FAMILIES.into_iter().filter(|family| has(service, family)) {
             gone(bounded(slices.delete(&slice_name(service, family), &DeleteParams::default())).await)?;
         }
         let exactly = DeleteParams {
