@@ -19,6 +19,7 @@
 //! | core | `services`, for those that stand for Gateways | `create patch delete` |
 //! | `discovery.k8s.io` | `endpointslices`, likewise | `create patch delete` |
 //! | `sluice.dev` | `gatewayclassconfigs` | `get list watch` |
+//! | `certificates.k8s.io` | `clustertrustbundles` | `get list watch` |
 //! | `gateway.envoyproxy.io` | `backends` | `get list watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `get list watch` |
 //! | `coordination.k8s.io` | `leases`, in the own namespace | `get create update` |
