@@ -16,6 +16,7 @@ pub mod status;
 pub mod table;
 pub mod version;
 
+use crate::sys::process;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use exit::Exit;
 use std::process::ExitCode;
@@ -66,6 +67,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // Those that serve outlive whoever read their first line.
+    if !matches!(cli.verb, Verb::Run(_) | Verb::Lab(_)) {
+        process::end_with_its_reader();
+    }
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(*args),
         Verb::Check(args) => check::run(args),

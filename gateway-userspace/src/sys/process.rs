@@ -1,6 +1,6 @@
 //! Other processes and this one: ending by pid, who we are, which kernel.
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use std::io;
 
@@ -16,6 +16,12 @@ pub fn end(pid: i32) -> io::Result<()> {
         return Err(io::Error::other("it is in another process namespace"));
     }
     Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+}
+
+/// From now on a write to a pipe that nobody reads ends this process, as it ends other commands: `... | head`.
+pub fn end_with_its_reader() {
+    // SAFETY: the default action is no handler of ours, so nothing runs in a signal's context.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
 /// The user this process acts as.
