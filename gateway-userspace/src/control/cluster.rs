@@ -51,8 +51,9 @@ impl Control {
         if batch.changes.is_empty() && !self.configuration.waits() {
             return false;
         }
-        let ir = self.configuration.take_in(batch.changes);
-        self.configure(ir, began, batch.since)
+        let since = batch.since;
+        let ir = self.configuration.take_in(batch);
+        self.configure(ir, began, since)
     }
 
     /// Hands over what the objects are told, and when it is true.

@@ -1,11 +1,12 @@
 //! From files to `Ir`: read, parse, keep what was good of what is broken, compile.
 
 use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
+use crate::source::kube::Batch;
 use crate::source::names::Names;
 use anyhow::Result;
 use gateway_compiler::diagnostic::Severity;
 use gateway_compiler::generated::GatewayService;
-use gateway_compiler::objects::{Change, ObjectId, Objects, Source};
+use gateway_compiler::objects::{ObjectId, Objects, Source};
 use gateway_compiler::status::ObjectStatus;
 use gateway_compiler::{Compiled, Compiler, Settings, compile, parse};
 use gateway_core::ir::Ir;
@@ -88,15 +89,17 @@ impl Configuration {
     }
 
     /// Takes changes of a cluster; the first are the whole of it.
-    pub fn take_in(&mut self, changes: Vec<Change>) -> Arc<Ir> {
-        self.receive(changes);
+    pub fn take_in(&mut self, batch: Batch) -> Arc<Ir> {
+        self.receive(batch);
         self.waiting = false;
         self.compile()
     }
 
     /// Takes changes of a cluster without compiling them yet.
-    pub fn receive(&mut self, changes: Vec<Change>) {
-        changes.into_iter().for_each(|change| self.objects.apply(change));
+    pub fn receive(&mut self, batch: Batch) {
+        self.settings.api_version = batch.api_version;
+        let changes = batch.changes.into_iter();
+        changes.for_each(|change| self.objects.apply(change));
     }
 
     fn compile(&mut self) -> Arc<Ir> {

@@ -20,6 +20,7 @@
 //! | `discovery.k8s.io` | `endpointslices`, likewise | `create patch delete` |
 //! | `sluice.dev` | `gatewayclassconfigs` | `get list watch` |
 //! | `certificates.k8s.io` | `clustertrustbundles` | `get list watch` |
+//! | `apiextensions.k8s.io` | `customresourcedefinitions` | `get` |
 //! | `gateway.envoyproxy.io` | `backends` | `get list watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `get list watch` |
 //! | `coordination.k8s.io` | `leases`, in the own namespace | `get create update` |
@@ -111,6 +112,8 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// When the oldest was seen.
     pub since: Option<Instant>,
+    /// Version of the Gateway API that is installed; `None`: nobody says.
+    pub api_version: Option<String>,
 }
 
 /// The running source. Dropping it ends the thread.

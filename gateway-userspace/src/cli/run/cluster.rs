@@ -2,11 +2,10 @@
 
 use super::super::exit::{Code, Exit};
 use crate::control::Message;
-use crate::source::kube::{Cluster, Hooks, KubeOptions};
+use crate::source::kube::{Batch, Cluster, Hooks, KubeOptions};
 use crate::worker::Workers;
 use clap::Args;
 use gateway_compiler::Settings;
-use gateway_compiler::objects::Change;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -67,7 +66,7 @@ impl ClusterArgs {
 }
 
 /// Waits until everything is read: a successor that has not seen the cluster would serve less than its predecessor.
-pub(super) fn whole(cluster: &Cluster) -> Result<Vec<Change>, Exit> {
+pub(super) fn whole(cluster: &Cluster) -> Result<Batch, Exit> {
     /// Between two looks.
     const LOOK: Duration = Duration::from_millis(20);
     let until = Instant::now() + READ_MAX;
@@ -78,5 +77,5 @@ pub(super) fn whole(cluster: &Cluster) -> Result<Vec<Change>, Exit> {
         }
         std::thread::sleep(LOOK);
     }
-    Ok(cluster.take().changes)
+    Ok(cluster.take())
 }

@@ -44,7 +44,7 @@ pub async fn run(world: Arc<World>, client: Client) {
                     begin(&world, &client, kind, resource);
                 }
                 if !world.facts.complete() {
-                    world.discovered();
+                    world.discovered(api_version(&client).await);
                 }
                 world
                     .facts
@@ -89,6 +89,17 @@ async fn is_ready(client: &Client) -> bool {
         Ok(Err(kube::Error::Api(status))) => matches!(status.code, 401 | 403 | 404),
         Ok(Err(_)) | Err(_) => false,
     }
+}
+
+/// The version of the Gateway API that the definition of GatewayClass says it is of. Who may not read it does without.
+async fn api_version(client: &Client) -> Option<String> {
+    let name = "gatewayclasses.gateway.networking.k8s.io";
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let request = Request::new(path).get(name, &GetParams::default()).ok()?;
+    let answer = tokio::time::timeout(ANSWER_MAX, client.request::<serde_json::Value>(request)).await;
+    let definition = answer.ok()?.ok()?;
+    let version = &definition["metadata"]["annotations"]["gateway.networking.k8s.io/bundle-version"];
+    version.as_str().map(str::to_owned)
 }
 
 /// Of `kinds`, those that are served, each in the newest version that we know.

@@ -37,6 +37,8 @@ struct State {
     awaited: BTreeSet<(Kind, Option<String>)>,
     /// What the server serves is known.
     discovered: bool,
+    /// Of the Gateway API, as its definitions say.
+    api_version: Option<String>,
     waiting: BTreeMap<ObjectId, Change>,
     since: Option<Instant>,
     /// Objects whose status changed.
@@ -70,8 +72,10 @@ impl World {
     }
 
     /// Every watch there is to be has been expected.
-    pub fn discovered(&self) {
-        self.state().discovered = true;
+    pub fn discovered(&self, api_version: Option<String>) {
+        let mut state = self.state();
+        (state.discovered, state.api_version) = (true, api_version);
+        drop(state);
         self.settle_start();
     }
 
@@ -165,6 +169,7 @@ impl World {
         Batch {
             changes: std::mem::take(&mut state.waiting).into_values().collect(),
             since: state.since.take(),
+            api_version: state.api_version.clone(),
         }
     }
 
@@ -296,7 +301,7 @@ mod tests {
             (false, 0),
             "what is served is not known yet"
         );
-        world.discovered();
+        world.discovered(None);
         assert_eq!(
             (world.facts.complete(), told(&world).len()),
             (false, 0),
@@ -311,7 +316,7 @@ mod tests {
     #[test]
     fn a_watch_that_is_refused_for_good_is_not_waited_for() {
         let world = world();
-        world.discovered();
+        world.discovered(None);
         world.list(Kind::Service, None, Vec::new());
         assert!(world.give_up(Kind::Namespace, None));
         assert!(world.facts.complete());
@@ -321,7 +326,7 @@ mod tests {
     #[test]
     fn a_list_read_anew_tells_what_changed_or_is_gone_and_nothing_else() {
         let world = world();
-        world.discovered();
+        world.discovered(None);
         world.list(Kind::Namespace, None, Vec::new());
         world.list(
             Kind::Service,
@@ -342,7 +347,7 @@ mod tests {
     #[test]
     fn of_changes_of_one_object_the_newest_is_told() {
         let world = world();
-        world.discovered();
+        world.discovered(None);
         world.list(Kind::Namespace, None, Vec::new());
         world.list(Kind::Service, None, Vec::new());
         for port in 1..100 {
