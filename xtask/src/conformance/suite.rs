@@ -16,8 +16,8 @@ use super::topology::{UNUSABLE, USABLE};
 use super::transcript::{Outcome, ROOT, Test, Transcript};
 use crate::shell::{self, Failure, say};
 
-/// Core features of the kinds of the standard channel.
-const CORE: &str = "Gateway,ReferenceGrant,HTTPRoute,GRPCRoute,TLSRoute";
+/// Core features of the kinds of the standard channel; and two whose absence has core tests of its own.
+const CORE: &str = "Gateway,ReferenceGrant,HTTPRoute,GRPCRoute,TLSRoute,TLSRouteModeTerminate,TLSRouteModeMixed";
 /// The profiles that have them.
 const CORE_PROFILES: &str = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS";
 const TIME_MAX: &str = "30m";
