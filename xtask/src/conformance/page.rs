@@ -50,7 +50,8 @@ pub fn text(findings: &Findings<'_>) -> String {
             .filter(|test| outcome != Outcome::Skipped || !test.name.starts_with("Mesh"))
             .map(|test| format!("| {} | {} |\n", test.name, test.said.replace('|', "\\|")))
             .collect();
-        if !rows.is_empty() && !(findings.core_only && outcome == Outcome::Skipped) {
+        let hidden = findings.core_only && outcome == Outcome::Skipped;
+        if !rows.is_empty() && !hidden {
             text.push_str(&format!("\n| {heading} | what it says |\n|---|---|\n{}", rows.concat()));
         }
     }
