@@ -1,14 +1,14 @@
 //! The one function a newcomer reads: what happens to a request.
 //!
 //! `route (404) -> filters (may answer: redirect) -> pick a destination -> pick an endpoint -> Forward`.
-//! Limits and authorization stand between route and filters once they exist.
+//! A rule with an authorization service has it asked before what was decided is carried out: [`Decide::authorizer`].
 //!
 //! Each phase hands out a receipt that only it can make and that the next one asks for: `Matched`, `Admitted`,
 //! `Picked`. So their order can not be got wrong. Nothing here allocates but the `Location` of a redirect.
 
 use crate::balance::Balancers;
 use crate::balance::budget::Allowance;
-use crate::fault::Refusal;
+use crate::fault::{Fault, Refusal};
 use crate::filter;
 use crate::filter::cors::{AnswerFields, Preflight};
 use crate::ids::{EndpointId, ListenerId, RuleId};
@@ -73,7 +73,7 @@ pub enum Reply {
     Preflight { rule: RuleId, fields: AnswerFields },
 }
 
-/// Where a copy of a request goes.
+/// Where a copy of a request goes, or the question whether it may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorTo {
     pub endpoint: EndpointId,
@@ -109,7 +109,7 @@ impl Decide<'_> {
             return Err(answer);
         }
         let matched = Matched::find(self.snapshot, listener, head)?; // 404
-        let admitted = matched.admit(head)?; // 3xx; limits and authorization once they exist
+        let admitted = matched.admit(head)?; // 3xx
         let picked = admitted.pick(self.snapshot, self.balancers, head, now)?; // 500, 503
         Ok(picked.forward(now))
     }
@@ -148,6 +148,24 @@ impl Decide<'_> {
         Some(MirrorTo {
             endpoint: self.balancers.pick(service, &[], now)?,
             protocol: mirror.protocol,
+            tls: service.tls.is_some(),
+        })
+    }
+
+    /// Who is asked whether a request of a rule may pass. `not`: endpoints that were asked in vain.
+    ///
+    /// # Errors
+    /// [`Fault::Broken`]: the rule asks nobody, or a service that is not there. [`Fault::NoEndpoint`]: none serves.
+    pub fn authorizer(&mut self, rule: RuleId, not: &[EndpointId], now: Moment) -> Result<MirrorTo, Fault> {
+        let auth = self.snapshot.rule(rule).and_then(|rule| rule.auth.as_ref());
+        let auth = auth.ok_or(Fault::Broken)?;
+        let service = match auth.to {
+            DestinationTo::Service(id) => self.snapshot.service(id).ok_or(Fault::Broken)?,
+            DestinationTo::Fail { .. } => return Err(Fault::Broken),
+        };
+        Ok(MirrorTo {
+            endpoint: self.balancers.pick(service, not, now).ok_or(Fault::NoEndpoint)?,
+            protocol: auth.protocol,
             tls: service.tls.is_some(),
         })
     }

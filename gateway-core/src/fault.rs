@@ -74,6 +74,12 @@ pub enum Fault {
     Misdirected,
     /// Downstream: the body, or a gRPC message in it, is larger than the limit.
     BodyTooLarge,
+    /// Downstream: the authorization service wants to know who asks (401).
+    AuthRequired,
+    /// Downstream: the authorization service refused the request.
+    AuthDenied,
+    /// The authorization service did not answer, or could not be asked: refused too.
+    AuthFailed,
     /// Configuration: no route.
     NoRoute,
     /// Configuration: the destination is broken.
@@ -118,6 +124,8 @@ impl Fault {
             Fault::RequestTimeout | Fault::Stalled | Fault::TunnelIdle => 408,
             Fault::Misdirected => 421,
             Fault::BodyTooLarge => 413,
+            Fault::AuthRequired => 401,
+            Fault::AuthDenied | Fault::AuthFailed => 403,
             Fault::NoRoute => 404,
             Fault::Broken | Fault::Internal => 500,
             Fault::BadResponse | Fault::MessageTooLarge => 502,
@@ -142,6 +150,8 @@ impl Fault {
             | Fault::DeadlineExceeded
             | Fault::AttemptTimeout
             | Fault::TunnelIdle => 4,
+            Fault::AuthRequired => 16,
+            Fault::AuthDenied | Fault::AuthFailed => 7,
             Fault::NoRoute | Fault::Misdirected => 12,
             // As gRPC's own peers answer metadata that is too large.
             Fault::HeadTooLarge
@@ -165,6 +175,7 @@ impl Fault {
             Fault::BadRequest | Fault::HeadTooLarge | Fault::TargetTooLong | Fault::BodyTooLarge => "DPE",
             Fault::ClientGone => "DC",
             Fault::RequestTimeout | Fault::Stalled | Fault::TunnelIdle => "SI",
+            Fault::AuthRequired | Fault::AuthDenied | Fault::AuthFailed => "UAEX",
             Fault::NoRoute | Fault::Misdirected => "NR",
             Fault::Broken => "NC",
             Fault::NoEndpoint => "UH",
@@ -190,6 +201,9 @@ impl Fault {
             | Fault::Stalled
             | Fault::Misdirected
             | Fault::BodyTooLarge
+            | Fault::AuthRequired
+            | Fault::AuthDenied
+            | Fault::AuthFailed
             | Fault::NoRoute
             | Fault::Broken
             | Fault::NoEndpoint
@@ -216,6 +230,9 @@ impl Fault {
             Fault::Stalled => "stalled",
             Fault::Misdirected => "misdirected",
             Fault::BodyTooLarge => "body_too_large",
+            Fault::AuthRequired => "auth_required",
+            Fault::AuthDenied => "auth_denied",
+            Fault::AuthFailed => "auth_failed",
             Fault::NoRoute => "no_route",
             Fault::Broken => "broken",
             Fault::NoEndpoint => "no_endpoint",
@@ -234,7 +251,7 @@ impl Fault {
         }
     }
 
-    pub const ALL: [Fault; 23] = [
+    pub const ALL: [Fault; 26] = [
         Fault::BadRequest,
         Fault::HeadTooLarge,
         Fault::TargetTooLong,
@@ -243,6 +260,9 @@ impl Fault {
         Fault::Stalled,
         Fault::Misdirected,
         Fault::BodyTooLarge,
+        Fault::AuthRequired,
+        Fault::AuthDenied,
+        Fault::AuthFailed,
         Fault::NoRoute,
         Fault::Broken,
         Fault::NoEndpoint,
@@ -336,7 +356,7 @@ mod tests {
             let blamed: &str = rows("Faults").into_iter().find(|row| row[0] == fault.name()).unwrap()[1];
             assert_eq!(
                 by_downstream,
-                blamed == "downstream" || fault == Fault::NoRoute,
+                blamed == "downstream" || matches!(fault, Fault::NoRoute | Fault::AuthFailed),
                 "{fault:?}"
             );
         }

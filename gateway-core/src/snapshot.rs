@@ -230,6 +230,8 @@ pub struct RulePlan {
     pub filters: Vec<Filter>,
     /// Where copies of its requests go.
     pub mirrors: Vec<MirrorPlan>,
+    /// Who is asked before a request goes anywhere.
+    pub auth: Option<AuthPlan>,
     pub destinations: Vec<DestinationPlan>,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
@@ -244,6 +246,16 @@ pub struct MirrorPlan {
     pub numerator: u32,
     /// Never 0.
     pub denominator: u32,
+}
+
+/// An authorization service and what it is told; see [`crate::ir::ExternalAuth`].
+#[derive(Debug)]
+pub struct AuthPlan {
+    pub to: DestinationTo,
+    pub protocol: UpstreamProtocol,
+    pub prefix: String,
+    pub shown: Vec<String>,
+    pub taken: Vec<String>,
 }
 
 /// A share of a rule's traffic.

@@ -28,6 +28,7 @@
 //! * A request sees one snapshot: the one that was current when its head was complete.
 //! * No allocation per request once warm (asserted by a test with a counting allocator).
 
+mod auth;
 mod block;
 mod claims;
 mod connection;
@@ -212,6 +213,7 @@ pub struct Engine {
     draining_since: Option<Moment>,
     /// Streams that are mirrors.
     mirrors_live: usize,
+    questions_live: usize,
     /// Largest gRPC message from clients and from endpoints, bytes.
     messages_max: [u32; 2],
     admission: Admission,
@@ -266,6 +268,7 @@ impl Engine {
             metrics: Metrics::default(),
             draining_since: None,
             mirrors_live: 0,
+            questions_live: 0,
             messages_max,
             restored: 0,
             serial: 0,
@@ -616,7 +619,7 @@ impl Engine {
                     if let Some(conn) = self.streams[index].legs[DOWN].conn {
                         self.with(conn, |engine, c| engine.on_stream_timer(c, index));
                     } else if let Some(conn) = self.streams[index].legs[UP].conn {
-                        self.with(conn, |engine, c| engine.fail_mirror(c, index));
+                        self.with(conn, |engine, c| engine.fail_aside(c, index, Fault::DeadlineExceeded));
                     }
                 }
                 Timed::Connection(index) => self.with(ConnId(index), Engine::on_connection_timer),
@@ -633,7 +636,10 @@ impl Engine {
 
     /// Downstream connections and streams that are live.
     pub fn live(&self) -> (usize, usize) {
-        (self.downstream_len(), self.streams.live() - self.mirrors_live)
+        (
+            self.downstream_len(),
+            self.streams.live() - self.mirrors_live - self.questions_live,
+        )
     }
 
     pub fn metrics(&self) -> &Metrics {

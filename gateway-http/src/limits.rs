@@ -135,6 +135,8 @@ pub struct Limits {
     /// Requests on one downstream connection; then it is told to go (GOAWAY, `connection: close`).
     pub connection_requests_max: Option<u64>,
     pub connect_timeout: Duration,
+    /// An authorization service that has not answered after this has refused the request (403).
+    pub auth_timeout: Duration,
     /// A downstream connection without a stream is closed after this.
     pub idle_timeout: Duration,
     /// A connection whose peer takes nothing of what is written to it for this long is closed; so is a stream whose
@@ -242,6 +244,7 @@ impl Default for Limits {
             upstream_pending_max: 1024,
             connection_requests_max: None,
             connect_timeout: Duration::from_secs(2),
+            auth_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(30),
             tunnel_idle_timeout: Some(Duration::from_secs(3600)),

@@ -40,6 +40,10 @@ pub struct Metrics {
     pub mirrors_total: u64,
     pub mirrors_dropped_total: u64,
     pub mirrors_failed_total: u64,
+    /// Questions to authorization services by how they ended: answered with 200, with another status, not.
+    pub auth_allowed_total: u64,
+    pub auth_denied_total: u64,
+    pub auth_failed_total: u64,
     /// Connections ended, by `Flood as usize`.
     pub floods: [u64; Flood::ALL.len()],
     /// Connections ended because a PING was not answered.

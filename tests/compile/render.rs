@@ -310,11 +310,12 @@ fn filter(filter: &Filter) -> String {
         ),
         Filter::ExternalAuth(ExternalAuth {
             to,
-            speaks,
+            protocol,
+            prefix,
             shown,
-            body_bytes_max,
+            taken,
         }) => format!(
-            "ask {} first, {speaks:?}, showing {shown:?} and {body_bytes_max} octets",
+            "ask {} first over {protocol:?} at {prefix:?}, showing {shown:?}, taking {taken:?}",
             destination(to)
         ),
     }

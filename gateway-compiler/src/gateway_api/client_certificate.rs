@@ -20,17 +20,17 @@ pub(super) fn present(
     let mut rule = rule.clone();
     let mut changed = false;
     let destinations = rule.destinations.iter_mut().map(|share| &mut share.to.to);
-    // A mirror is an endpoint like any other.
-    let mirrors = rule.filters.iter_mut().filter_map(|filter| match filter {
+    // Who gets a mirror's copy or is asked is an endpoint like any other.
+    let aside = rule.filters.iter_mut().filter_map(|filter| match filter {
         Filter::Mirror(mirror) => Some(&mut mirror.to),
+        Filter::ExternalAuth(auth) => Some(&mut auth.to),
         Filter::RequestHeaders(_)
         | Filter::ResponseHeaders(_)
         | Filter::Redirect(_)
         | Filter::Rewrite(_)
-        | Filter::Cors(_)
-        | Filter::ExternalAuth(_) => None,
+        | Filter::Cors(_) => None,
     });
-    for destination in destinations.chain(mirrors) {
+    for destination in destinations.chain(aside) {
         if let Destination::Service(name) = destination {
             changed |= present_to(services, gateway, certificate, name);
         }

@@ -1,17 +1,17 @@
 //! Route filters to IR filters: one error case per way to be wrong.
 
+mod auth;
 mod cors;
 mod mirror;
 
 pub(super) use self::cors::for_grpc as cors_for_grpc;
-pub(super) use self::mirror::Mirrored;
 
 use super::hostname;
 use crate::objects::kinds::{
-    HeaderFilterSpec, HeaderSpec, MirrorSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
+    BackendRef, HeaderFilterSpec, HeaderSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
 };
 use crate::status::reason;
-use gateway_core::ir::{FieldEdits, Filter, PathRewrite, Redirect, Rewrite};
+use gateway_core::ir::{Destination, FieldEdits, Filter, PathRewrite, Redirect, Rewrite, UpstreamProtocol};
 
 /// Most filters of one rule or backendRef (Gateway API).
 const FILTERS_MAX: usize = 16;
@@ -45,13 +45,22 @@ fn bad(reason: &'static str, field: impl Into<String>, problem: impl Into<String
     }
 }
 
+/// What a filter refers to, resolved.
+pub(super) struct Referred {
+    pub to: Destination,
+    /// What the rule speaks to it.
+    pub protocol: UpstreamProtocol,
+    /// What the Service itself says.
+    pub asked: Option<UpstreamProtocol>,
+}
+
 /// Converts a list. `prefixes`: every match of the rule is a path prefix, so that it can be replaced. `resolve` finds
-/// the Service of a mirror; the text is the reference's field below the filters'.
+/// the Service that a filter refers to; the text is the reference's field below the filters'.
 pub(super) fn convert(
     filters: &[RouteFilter],
     place: Place,
     prefixes: bool,
-    resolve: &mut dyn FnMut(&MirrorSpec, String) -> Mirrored,
+    resolve: &mut dyn FnMut(&BackendRef, String) -> Referred,
 ) -> Result<Vec<Filter>, BadFilter> {
     if filters.len() > FILTERS_MAX {
         return Err(bad(
@@ -85,6 +94,9 @@ fn clash(a: &Filter, b: &Filter) -> Option<&'static str> {
         (Filter::Redirect(_), Filter::Rewrite(_)) | (Filter::Rewrite(_), Filter::Redirect(_)) => {
             Some("RequestRedirect and URLRewrite exclude each other")
         }
+        (Filter::Redirect(_), Filter::ExternalAuth(_)) | (Filter::ExternalAuth(_), Filter::Redirect(_)) => {
+            Some("RequestRedirect answers before ExternalAuth could ask anybody")
+        }
         (Filter::Cors(_), Filter::Cors(_)) => Some("CORS is given twice"),
         (Filter::ExternalAuth(_), Filter::ExternalAuth(_)) => Some("ExternalAuth is given twice"),
         (
@@ -105,7 +117,7 @@ fn one(
     index: usize,
     place: Place,
     prefixes: bool,
-    resolve: &mut dyn FnMut(&MirrorSpec, String) -> Mirrored,
+    resolve: &mut dyn FnMut(&BackendRef, String) -> Referred,
 ) -> Result<Filter, BadFilter> {
     let missing = |field: &str| {
         let problem = format!("the filter says type {} but has no {field}", filter.kind);
@@ -145,6 +157,10 @@ fn one(
         ("RequestMirror", Place::HttpRule | Place::GrpcRule) => {
             let spec = filter.request_mirror.as_ref().ok_or_else(|| missing("requestMirror"))?;
             mirror::convert(spec, &at("requestMirror"), resolve).map(Filter::Mirror)
+        }
+        ("ExternalAuth", Place::HttpRule | Place::GrpcRule) => {
+            let spec = filter.external_auth.as_ref().ok_or_else(|| missing("externalAuth"))?;
+            auth::convert(spec, &at("externalAuth"), resolve).map(Filter::ExternalAuth)
         }
         (kind, _) => {
             let problem = format!("the filter {kind} is not served here: the rule answers 500");
@@ -416,7 +432,7 @@ mod tests {
         for (kind, place) in [
             ("CORS", Place::GrpcRule),
             ("ExtensionRef", Place::HttpRule),
-            ("ExternalAuth", Place::HttpRule),
+            ("ExternalAuth", Place::HttpBackend),
             ("URLRewrite", Place::GrpcRule),
             ("URLRewrite", Place::GrpcBackend),
             ("CORS", Place::HttpBackend),

@@ -1,11 +1,11 @@
 //! HTTPRoute to rules.
 
-use super::filters::{self, Mirrored, Place};
+use super::filters::{self, Place, Referred};
 use super::route::{self, BACKENDS_MAX, Carries, MATCHES_MAX, RULES_MAX, Route, Verdict};
 use super::{Work, backend_ref, duration, matches, retry, session};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{
-    BackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, MirrorSpec, RouteFilter, RouteTimeouts, SessionSpec,
+    BackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, RouteFilter, RouteTimeouts, SessionSpec,
 };
 use crate::objects::{Kind, Object, Subject};
 use crate::status::reason;
@@ -171,15 +171,16 @@ impl<'o> RuleParts<'o, '_> {
     ) -> (Vec<Filter>, Vec<Weighted<HttpDestination>>) {
         let prefixes = matches.iter().all(|m| matches!(m.path, PathMatch::Prefix(_)));
         let list = format!("{}.filters", self.field);
-        let mut resolve = |spec: &MirrorSpec, field: String| {
-            let backend = backend_ref::resolve(work, self.subject, &format!("{list}{field}"), &spec.backend_ref);
+        let mut resolve = |to: &BackendRef, field: String| {
+            let backend = backend_ref::resolve(work, self.subject, &format!("{list}{field}"), to);
             verdict.wishes.extend(backend.wish);
             if verdict.unresolved.is_none() {
                 verdict.unresolved = backend.unresolved;
             }
-            Mirrored {
+            Referred {
                 to: backend.to,
                 protocol: self.protocol(backend.protocol),
+                asked: backend.protocol,
             }
         };
         let filters = match filters::convert(self.filters, self.place, prefixes, &mut resolve) {
@@ -203,7 +204,29 @@ impl<'o> RuleParts<'o, '_> {
                 .push(self.subject.finding(Severity::Warning, at, problem, "remove them"));
         }
         verdict.good_rules += 1;
-        (filters, self.destinations(work, redirects, prefixes, verdict))
+        let mut destinations = self.destinations(work, redirects, prefixes, verdict);
+        if filters.iter().any(|filter| matches!(filter, Filter::ExternalAuth(_))) {
+            self.unasked(work, &mut destinations, verdict);
+        }
+        (filters, destinations)
+    }
+
+    /// A backendRef that redirects answers before anybody is asked: not in a rule that asks.
+    fn unasked(&self, work: &mut Work<'o>, destinations: &mut [Weighted<HttpDestination>], verdict: &mut Verdict) {
+        for (index, share) in destinations.iter_mut().enumerate() {
+            let redirects = |filter: &Filter| matches!(filter, Filter::Redirect(_));
+            if share.to.filters.iter().any(redirects) {
+                let problem =
+                    "RequestRedirect answers before the rule's ExternalAuth could ask anybody: it answers 500";
+                let at = format!("{}.backendRefs[{index}].filters", self.field);
+                work.found
+                    .push(self.subject.finding(Severity::Error, at, problem, "keep one of them"));
+                verdict
+                    .refused
+                    .get_or_insert((reason::INCOMPATIBLE_FILTERS, problem.to_owned()));
+                *share = fail(share.weight, problem.to_owned(), share.to.protocol);
+            }
+        }
     }
 
     fn destinations(
@@ -234,9 +257,10 @@ impl<'o> RuleParts<'o, '_> {
                 verdict.unresolved = found.unresolved;
             }
             let protocol = self.protocol(found.protocol);
-            let mut nowhere = |_: &MirrorSpec, _: String| Mirrored {
+            let mut nowhere = |_: &BackendRef, _: String| Referred {
                 to: found.to.clone(),
                 protocol,
+                asked: None,
             };
             let place = match self.place {
                 Place::HttpRule | Place::HttpBackend => Place::HttpBackend,

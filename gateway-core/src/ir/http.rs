@@ -261,29 +261,18 @@ pub enum Filter {
     ExternalAuth(ExternalAuth),
 }
 
-/// Gateway API HTTPExternalAuthFilter: a service is asked first, and its refusal is the answer. No answer is a refusal.
+/// Gateway API HTTPExternalAuthFilter with protocol HTTP: a service is asked first with the request's own method and
+/// fields. A 200 lets the request pass, another answer is the client's, and no answer is a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalAuth {
     pub to: Destination,
-    pub speaks: AuthProtocol,
-    /// Request fields it is shown besides those every question has; lower case. Empty for gRPC: all.
+    pub protocol: UpstreamProtocol,
+    /// Stands before the request's path in the question: empty, or `/` and more without a slash at its end.
+    pub prefix: String,
+    /// Request fields the service is shown besides those of every question; lower case.
     pub shown: Vec<String>,
-    /// So much of the body goes with the question, octets; 0: none.
-    pub body_bytes_max: u32,
-}
-
-/// How an authorization service is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuthProtocol {
-    /// `envoy.service.auth.v3.Authorization/Check`.
-    Grpc,
-    /// The request's own method and fields, its path behind `prefix`; a 200 lets it pass.
-    Http {
-        protocol: UpstreamProtocol,
-        prefix: String,
-        /// Fields of its answer that are set in the request; lower case.
-        taken: Vec<String>,
-    },
+    /// Fields of its answer that are set in the request; lower case. Empty: all but those about the answer itself.
+    pub taken: Vec<String>,
 }
 
 /// Gateway API HTTPCORSFilter. In `methods` and `headers` the word `*` is whatever a preflight asks for.

@@ -11,8 +11,8 @@ use crate::ir::{
 };
 use crate::route::{HostIndex, HostTable};
 use crate::snapshot::{
-    DestinationPlan, DestinationTo, EndpointPlan, HttpPlan, ListenerPlan, MirrorPlan, RulePlan, ScopePlan, Serve,
-    ServicePlan, Snapshot, StreamPlan, StreamRulePlan,
+    AuthPlan, DestinationPlan, DestinationTo, EndpointPlan, HttpPlan, ListenerPlan, MirrorPlan, RulePlan, ScopePlan,
+    Serve, ServicePlan, Snapshot, StreamPlan, StreamRulePlan,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,6 +232,7 @@ fn rule_plan(id: RuleId, rule: &Arc<HttpRule>, ids: &Ids) -> RulePlan {
         kind: rule.kind,
         filters: rule.filters.clone(),
         mirrors: mirrors(&rule.filters, ids),
+        auth: auth(&rule.filters, ids),
         destinations: rule.destinations.iter().map(destination).collect(),
         timeouts: rule.timeouts,
         retry: rule.retry.clone(),
@@ -259,6 +260,25 @@ fn mirrors(filters: &[Filter], ids: &Ids) -> Vec<MirrorPlan> {
         | Filter::ExternalAuth(_) => None,
     };
     filters.iter().filter_map(mirror).collect()
+}
+
+/// Kept when its service is broken: then its requests are refused.
+fn auth(filters: &[Filter], ids: &Ids) -> Option<AuthPlan> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::ExternalAuth(auth) => Some(AuthPlan {
+            to: destination_to(&auth.to, ids),
+            protocol: auth.protocol,
+            prefix: auth.prefix.clone(),
+            shown: auth.shown.clone(),
+            taken: auth.taken.clone(),
+        }),
+        Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Redirect(_)
+        | Filter::Rewrite(_)
+        | Filter::Cors(_)
+        | Filter::Mirror(_) => None,
+    })
 }
 
 fn stream_plan(stream: &StreamRules, ids: &Ids) -> StreamPlan {

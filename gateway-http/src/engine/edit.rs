@@ -164,6 +164,21 @@ fn apply(edits: &FieldEdits, fields: &mut FieldList) {
     }
 }
 
+/// Fields that frame a message or belong to one hop (RFC 9110 7.6.1): none is copied between messages.
+pub(super) fn framing(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"content-length"
+            | b"expect"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"te"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}
+
 /// What an answer says about other origins, in the place of what the endpoint may have said.
 fn put_cors(cors: &Cors, request: &FieldList, fields: &mut FieldList) {
     let Some(origin) = request.get(Token::ORIGIN) else {

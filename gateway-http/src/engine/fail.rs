@@ -14,8 +14,8 @@ impl Engine {
         if !self.streams[index].live {
             return;
         }
-        if self.streams[index].mirror {
-            return self.fail_mirror(c, index);
+        if self.streams[index].aside {
+            return self.fail_aside(c, index, fault);
         }
         self.leave_upstream(c, index, ErrorCode::Cancel);
         if self.again(c, index, fault) {

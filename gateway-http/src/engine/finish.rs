@@ -68,10 +68,16 @@ impl Engine {
         self.timers.cancel(&mut stream.timer);
         self.pool.put(&mut stream.replay);
         let mirrors = std::mem::take(&mut stream.mirrors);
-        if stream.mirror {
-            self.mirrors_live -= 1;
+        let asks = stream.asks.take();
+        if stream.aside {
+            let question = stream.question.take();
             self.lists.put(&mut stream.head);
-            return self.streams.close(index);
+            let key = self.streams.key(index);
+            self.streams.close(index);
+            return match question {
+                None => self.mirrors_live -= 1,
+                Some(question) => self.end_question(c, key, *question),
+            };
         }
         let facts = stream.facts;
         let (status, fault, took) = (stream.status, stream.fault, self.now.since(stream.started));
@@ -107,6 +113,9 @@ impl Engine {
         self.streams.close(index);
         if !mirrors.is_empty() {
             self.leave_mirrors(c, mirrors);
+        }
+        if let Some(key) = asks {
+            self.withdraw(c, key);
         }
     }
 

@@ -12,9 +12,10 @@ use super::connection::Connection;
 use super::stream::{DOWN, StreamKey, UP, Wait};
 use super::timer::Timed;
 use crate::h2::frame::ErrorCode;
-use crate::head::Token;
 use crate::head::facts::ResponseFacts;
+use crate::head::{FieldList, Token};
 use gateway_core::decide::{Decide, MirrorTo};
+use gateway_core::fault::Fault;
 use std::time::Duration;
 
 /// Bytes of a request that may wait for a mirror.
@@ -78,8 +79,11 @@ impl Engine {
         let deadline = [original.deadline, attempt.map(|timeout| self.now + timeout)];
         let (deadline, timeout) = (deadline.into_iter().flatten().min(), original.grpc_timeout);
         let whole = original.legs[DOWN].received_end;
+        // Body that came while the request was not allowed to pass yet.
+        let up = &original.legs[UP];
+        let waits = up.pending[up.pending_start..].to_vec();
         let stream = &mut self.streams[index];
-        stream.mirror = true;
+        stream.aside = true;
         stream.detour = true;
         stream.head = head;
         stream.forward = forward;
@@ -94,6 +98,12 @@ impl Engine {
         down.received_end = whole;
         down.sent_head = true;
         down.sent_end = true;
+        if !waits.is_empty() {
+            let up = &mut stream.legs[UP];
+            self.pool.arm(&mut up.pending);
+            up.pending.extend_from_slice(&waits);
+            up.pending_end = whole;
+        }
         if let Some(deadline) = deadline {
             stream.timer = self.timers.set(deadline, Timed::Stream(index));
         }
@@ -145,8 +155,15 @@ impl Engine {
         }
     }
 
-    /// The head of a mirror's answer.
-    pub(super) fn on_mirror_response(&mut self, c: &mut Connection, index: u32, facts: ResponseFacts, end: bool) {
+    /// The head of an answer to a mirror or a question.
+    pub(super) fn on_aside_response(
+        &mut self,
+        c: &mut Connection,
+        index: u32,
+        fields: &mut FieldList,
+        facts: ResponseFacts,
+        end: bool,
+    ) {
         if facts.is_interim() {
             return;
         }
@@ -159,25 +176,34 @@ impl Engine {
         if let Some(endpoint) = stream.facts.endpoint {
             self.balancers.answered(endpoint);
         }
+        if self.streams[index].question.is_some() {
+            self.on_answer_head(c, index, fields, facts.status, end);
+        }
         if end {
             self.finish_if_over(c, index);
         }
     }
 
-    /// Body of a mirror's answer, `len` bytes: dropped.
-    pub(super) fn on_mirror_body(&mut self, c: &mut Connection, index: u32, len: usize, end: bool) {
+    /// Body of such an answer: dropped, unless it is a refusal's.
+    pub(super) fn on_aside_body(&mut self, c: &mut Connection, index: u32, bytes: &[u8], end: bool) {
         let leg = &mut self.streams[index].legs[UP];
         leg.received_end |= end;
-        if c.credit(Some(leg), len, &self.limits, &mut self.pool) {
+        if c.credit(Some(leg), bytes.len(), &self.limits, &mut self.pool) {
             self.turn.mark(c);
+        }
+        if self.streams[index].question.is_some() {
+            self.on_answer_body(c, index, bytes, end);
         }
         if end {
             self.finish_if_over(c, index);
         }
     }
 
-    /// A mirror's attempt failed, or its time is over.
-    pub(super) fn fail_mirror(&mut self, c: &mut Connection, index: u32) {
+    /// The attempt of a mirror or a question failed, or its time is over.
+    pub(super) fn fail_aside(&mut self, c: &mut Connection, index: u32, fault: Fault) {
+        if self.streams[index].question.is_some() {
+            return self.fail_question(c, index, fault);
+        }
         self.metrics.mirrors_failed_total += 1;
         self.end_stream(c, index, ErrorCode::Cancel);
     }

@@ -99,19 +99,23 @@ impl Engine {
         {
             stream.grpc |= rule.kind == RouteKind::Grpc;
             stream.mirrored = !rule.mirrors.is_empty();
+            stream.guarded = rule.auth.is_some();
             let kind = rule.kind;
             self.adopt_transform(index, kind);
         }
     }
 
     /// Sends a whole response that pages of other origins may read if their own answers are theirs to read.
-    fn send_reply(&mut self, c: &mut Connection, index: u32, mut fields: FieldList, body: &[u8]) {
+    pub(super) fn send_reply(&mut self, c: &mut Connection, index: u32, mut fields: FieldList, body: &[u8]) {
         self.add_cors(index, &mut fields);
         self.answer_head(c, index, fields, body);
     }
 
     /// Sends a whole response; nobody upstream is waited for any more.
     fn answer_head(&mut self, c: &mut Connection, index: u32, mut fields: FieldList, body: &[u8]) {
+        if self.streams[index].asks.is_some() {
+            self.stop_asking(c, index);
+        }
         let stream = &mut self.streams[index];
         let body = if stream.method == Method::Head { b"" } else { body };
         stream.first_byte = Some(self.now);
@@ -148,6 +152,9 @@ pub fn explain(fault: Fault) -> &'static str {
         Fault::Stalled => "nothing moved for too long\n",
         Fault::Misdirected => "this connection is not for this host: open another one\n",
         Fault::BodyTooLarge => "the body or a message in it is too large\n",
+        Fault::AuthRequired => "who asks is not known\n",
+        Fault::AuthDenied => "the request is not allowed\n",
+        Fault::AuthFailed => "whether the request is allowed could not be found out\n",
         Fault::NoRoute => "no route for this host, path and method\n",
         Fault::Broken => "the route's destination is not configured correctly\n",
         Fault::NoEndpoint => "no endpoint is ready\n",

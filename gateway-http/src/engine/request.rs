@@ -65,7 +65,8 @@ impl Engine {
                 if forward.retries {
                     self.allow_retries(index, &forward);
                 }
-                if self.streams[index].mirrored && self.streams[index].tunnel.is_none() {
+                let stream = &self.streams[index];
+                if stream.mirrored && !stream.guarded && stream.tunnel.is_none() {
                     self.open_mirrors(c, index);
                 }
                 self.dispatch(c, index);
@@ -244,9 +245,13 @@ impl Engine {
         .request(listener, &request, self.now))
     }
 
-    /// Finds a connection for the stream's next attempt and opens the upstream leg there, or lets it wait.
+    /// Finds a connection for the stream's next attempt and opens the upstream leg there, or lets it wait. There is no
+    /// other way upstream, so none past an authorization service.
     pub(super) fn dispatch(&mut self, c: &mut Connection, index: u32) {
         let stream = &mut self.streams[index];
+        if stream.guarded {
+            return self.ask(c, index);
+        }
         let Some(forward) = stream.forward else { return };
         let attempt = usize::from(stream.attempts);
         stream.tried[attempt % TRIED_MAX] = Some(forward.endpoint);

@@ -18,8 +18,8 @@ impl Engine {
         facts: ResponseFacts,
         end: bool,
     ) {
-        if self.streams[index].mirror {
-            return self.on_mirror_response(c, index, facts, end);
+        if self.streams[index].aside {
+            return self.on_aside_response(c, index, fields, facts, end);
         }
         if facts.is_interim() {
             return self.send_response_head(c, index, fields, true, false);

@@ -337,7 +337,7 @@ impl Engine {
     }
 
     /// What went upstream waits again in front of what did not.
-    fn rewind(&mut self, index: u32) {
+    pub(super) fn rewind(&mut self, index: u32) {
         let stream = &mut self.streams[index];
         let leg = &mut stream.legs[UP];
         leg.sent_head = false;
@@ -374,6 +374,9 @@ fn why(fault: Fault) -> Option<Retried> {
         | Fault::Stalled
         | Fault::Misdirected
         | Fault::BodyTooLarge
+        | Fault::AuthRequired
+        | Fault::AuthDenied
+        | Fault::AuthFailed
         | Fault::NoRoute
         | Fault::Broken
         | Fault::NoEndpoint

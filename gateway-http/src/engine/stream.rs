@@ -14,6 +14,7 @@
 //! * A stream ends exactly once, in `finish.rs`; there its outcome is made and both legs have left their connections.
 
 use super::ConnId;
+use super::auth::Question;
 use super::pace::Pace;
 use super::retry::Retrying;
 use super::timer::TimerId;
@@ -151,11 +152,17 @@ pub struct Stream {
     pub counts: bool,
     /// Of requests and of responses.
     pub messages: [Messages; 2],
-    /// Its bodies do not just pass: it has a transform, mirrors or a limit, or is a mirror.
+    /// Its bodies do not just pass: it has a transform, mirrors or a limit, or is aside.
     pub detour: bool,
     pub transform: Option<Transform>,
-    /// It is a mirror: it has no downstream connection.
-    pub mirror: bool,
+    /// It is a mirror or a question: it has no downstream connection.
+    pub aside: bool,
+    /// What an authorization service is asked with it.
+    pub question: Option<Box<Question>>,
+    /// It must not go upstream: its rule asks an authorization service, which has not let it pass.
+    pub guarded: bool,
+    /// The question whose answer it waits for.
+    pub asks: Option<StreamKey>,
     /// Its rule has mirrors.
     pub mirrored: bool,
     /// Its mirrors.
@@ -207,7 +214,10 @@ impl Default for Stream {
             messages: [Messages::default(); 2],
             detour: false,
             transform: None,
-            mirror: false,
+            aside: false,
+            question: None,
+            guarded: false,
+            asks: None,
             mirrored: false,
             mirrors: Vec::new(),
             method: Method::Other,

@@ -75,12 +75,12 @@ impl Engine {
         u64::try_from(stream.legs[DOWN].length_left).is_ok_and(|length| length > max)
     }
 
-    /// Body of a stream that has a transform, a mirror or a limit, or is a mirror or a tunnel.
+    /// Body of a stream that has a transform, a mirror or a limit, or is aside or a tunnel.
     pub(super) fn on_body_detour(&mut self, c: &mut Connection, index: u32, from: usize, body: Body<'_>, end: bool) {
         let stream = &mut self.streams[index];
         let len = body.bytes.len();
-        if stream.mirror {
-            return self.on_mirror_body(c, index, len, end);
+        if stream.aside {
+            return self.on_aside_body(c, index, body.bytes, end);
         }
         if stream.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_open()) {
             return self.on_tunnel_body(c, index, from, body, end);
@@ -203,8 +203,8 @@ impl Engine {
         fields: &FieldList,
     ) -> bool {
         let stream = &mut self.streams[index];
-        if stream.mirror {
-            self.on_mirror_body(c, index, 0, true);
+        if stream.aside {
+            self.on_aside_body(c, index, b"", true);
             return true;
         }
         if from == DOWN {

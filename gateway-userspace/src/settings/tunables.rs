@@ -314,6 +314,7 @@ tunables! {
     "limits.upstreamPending" upstream_pending_max: Count("requests"), 0, MANY, "waiting for a free stream of one endpoint";
     "limits.connectionRequests" connection_requests_max: Count("requests"), 1, MANY, "on one downstream connection before it is told to go";
     "timeouts.connect" connect_timeout: Time, 1, YEAR_MS, "until an endpoint's connection is open";
+    "timeouts.auth" auth_timeout: Time, 1, YEAR_MS, "until an authorization service has answered";
     "timeouts.idle" idle_timeout: Time, 1, YEAR_MS, "a downstream connection without a stream";
     "timeouts.stall" stall_timeout: Time, 1, YEAR_MS, "a connection whose peer takes nothing of what is written to it";
     "timeouts.tunnelIdle" tunnel_idle_timeout: Time, 1, YEAR_MS, "an open tunnel (WebSocket, CONNECT) through which nothing goes";

@@ -81,6 +81,9 @@ fn add_http(sum: &mut Metrics, one: &Metrics) {
     sum.mirrors_total += one.mirrors_total;
     sum.mirrors_dropped_total += one.mirrors_dropped_total;
     sum.mirrors_failed_total += one.mirrors_failed_total;
+    sum.auth_allowed_total += one.auth_allowed_total;
+    sum.auth_denied_total += one.auth_denied_total;
+    sum.auth_failed_total += one.auth_failed_total;
     sum.grpc.add(&one.grpc);
     sum.keepalive_timeouts_total += one.keepalive_timeouts_total;
     sum.shed_total += one.shed_total;

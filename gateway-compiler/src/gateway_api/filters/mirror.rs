@@ -1,21 +1,15 @@
 //! RequestMirror: which share of a rule's requests goes to a second Service too.
 
-use super::{BadFilter, bad};
-use crate::objects::kinds::MirrorSpec;
+use super::{BadFilter, Referred, bad};
+use crate::objects::kinds::{BackendRef, MirrorSpec};
 use crate::status::reason;
-use gateway_core::ir::{Destination, Mirror, UpstreamProtocol};
-
-/// Where a mirror goes, resolved.
-pub(in crate::gateway_api) struct Mirrored {
-    pub to: Destination,
-    pub protocol: UpstreamProtocol,
-}
+use gateway_core::ir::Mirror;
 
 /// A share of all requests when neither percent nor fraction is given is all of them.
 pub(super) fn convert(
     spec: &MirrorSpec,
     field: &str,
-    resolve: &mut dyn FnMut(&MirrorSpec, String) -> Mirrored,
+    resolve: &mut dyn FnMut(&BackendRef, String) -> Referred,
 ) -> Result<Mirror, BadFilter> {
     let wrong = |part: &str, problem: String, remedy| {
         Err(bad(
@@ -38,7 +32,7 @@ pub(super) fn convert(
         let problem = format!("{numerator} of {denominator} is no share of the requests");
         return wrong("", problem, "write a percent of 0 to 100, or a fraction of at most 1");
     }
-    let Mirrored { to, protocol } = resolve(spec, format!("{}.backendRef", field));
+    let Referred { to, protocol, .. } = resolve(&spec.backend_ref, format!("{}.backendRef", field));
     Ok(Mirror {
         to,
         protocol,
@@ -51,6 +45,7 @@ pub(super) fn convert(
 mod tests {
     use super::*;
     use crate::objects::kinds::FractionSpec;
+    use gateway_core::ir::{Destination, UpstreamProtocol};
 
     #[test]
     fn a_share_is_a_percent_or_a_fraction_and_at_most_all() {
@@ -60,11 +55,12 @@ mod tests {
                 fraction: fraction.map(|(numerator, denominator)| FractionSpec { numerator, denominator }),
                 ..MirrorSpec::default()
             };
-            let mut resolve = |_: &MirrorSpec, field: String| {
+            let mut resolve = |_: &BackendRef, field: String| {
                 assert_eq!(field, "[0].requestMirror.backendRef");
-                Mirrored {
+                Referred {
                     to: Destination::Service("default/echo:80".into()),
                     protocol: UpstreamProtocol::H2c,
+                    asked: None,
                 }
             };
             let mirror = convert(&spec, "[0].requestMirror", &mut resolve).ok()?;

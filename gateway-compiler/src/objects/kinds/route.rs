@@ -132,6 +132,37 @@ pub struct RouteFilter {
     pub url_rewrite: Option<RewriteSpec>,
     pub request_mirror: Option<MirrorSpec>,
     pub cors: Option<CorsSpec>,
+    pub external_auth: Option<ExternalAuthSpec>,
+}
+
+/// Gateway API HTTPExternalAuthFilter; what belongs to protocol GRPC alone is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalAuthSpec {
+    #[serde(default)]
+    pub protocol: String,
+    pub backend_ref: BackendRef,
+    pub http: Option<HttpAuthSpec>,
+    pub forward_body: Option<ForwardBodySpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpAuthSpec {
+    #[serde(default)]
+    pub path: String,
+    #[serde(default)]
+    pub allowed_headers: Vec<String>,
+    #[serde(default)]
+    pub allowed_response_headers: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForwardBodySpec {
+    /// Octets; 0: none.
+    #[serde(default)]
+    pub max_size: i64,
 }
 
 /// Gateway API HTTPRequestMirrorFilter.

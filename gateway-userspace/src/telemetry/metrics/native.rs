@@ -171,6 +171,14 @@ fn http(out: &mut Exposition, totals: &Totals) {
     .sample(&[("outcome", "dropped")], http.mirrors_dropped_total)
     .sample(&[("outcome", "failed")], http.mirrors_failed_total);
     out.family(
+        "sluice_http_auth_total",
+        Kind::Counter,
+        "Questions to authorization services: allowed, denied, and refused because no answer came.",
+    )
+    .sample(&[("outcome", "allowed")], http.auth_allowed_total)
+    .sample(&[("outcome", "denied")], http.auth_denied_total)
+    .sample(&[("outcome", "failed")], http.auth_failed_total);
+    out.family(
         "sluice_http_floods_total",
         Kind::Counter,
         "Connections ended for asking too much, by the limit they went over.",
