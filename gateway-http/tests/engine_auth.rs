@@ -453,7 +453,7 @@ async fn of_a_hundred_at_once_each_gets_its_own_answer() {
     let _auth = endpoint(&rig, AUTH, |(request, mut respond): Incoming| async move {
         let number: u64 = request.uri().path().rsplit('/').next().unwrap().parse().unwrap();
         sleep(Duration::from_millis(1000 - number * 7)).await;
-        let status = if number % 3 == 0 { 403 } else { 200 };
+        let status = if number.is_multiple_of(3) { 403 } else { 200 };
         let head = Response::builder().status(status).header("x-user", number.to_string());
         respond.send_response(head.body(()).unwrap(), true).unwrap();
     })
@@ -465,7 +465,7 @@ async fn of_a_hundred_at_once_each_gets_its_own_answer() {
             tokio::spawn(async move {
                 let (response, _) = client.send_request(get(&format!("/{number}")), true).unwrap();
                 let response = response.await.unwrap();
-                if number % 3 == 0 {
+                if number.is_multiple_of(3) {
                     assert_eq!(response.status(), 403);
                 } else {
                     assert_eq!(response.status(), 200);
@@ -651,5 +651,53 @@ async fn mirrors_get_no_copy_of_what_is_refused_and_a_whole_one_of_what_passes()
         sleep(Duration::from_secs(1)).await;
         let copy = copies.try_recv().ok();
         assert_eq!(copy.as_deref(), allowed.then_some(&b"payload"[..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_revision_changes_nothing_for_who_already_asked() {
+    for status in [200, 403] {
+        let mut config = guarded();
+        config.rule.filters.push(Filter::Mirror(Mirror {
+            to: Destination::Service(ServiceName::from("default/shadow:50051")),
+            protocol: UpstreamProtocol::H2c,
+            numerator: 1,
+            denominator: 1,
+        }));
+        let mut ids = gateway_core::lower::Ids::default();
+        let rig = Rig::start(config.lower(&mut ids, 1), Limits::default());
+        let seen = counted(&rig, 1).await;
+        let other = counted(&rig, 2).await;
+        let (told, mut asked) = log();
+        let _auth = endpoint(&rig, AUTH, move |(request, mut respond): Incoming| {
+            told.send(request.uri().path().to_owned()).unwrap();
+            async move {
+                sleep(Duration::from_secs(1)).await;
+                let head = Response::builder().status(status).body(()).unwrap();
+                let _ = respond.send_response(head, true);
+            }
+        })
+        .await;
+        let mut client = client(&rig).await;
+        let (response, _) = client.send_request(get("/a"), true).unwrap();
+        assert_eq!(asked.recv().await.as_deref(), Some("/check/a"));
+        // No guard, no mirror, and another endpoint.
+        let mut next = Config::new(0);
+        next.endpoints = vec![endpoint_addr(2)];
+        let next = next.lower(&mut ids, 2);
+        rig.with(move |driver| {
+            let now = driver.now();
+            driver.engine.publish(next, now);
+        })
+        .await;
+        assert_eq!(response.await.unwrap().status().as_u16(), status);
+        sleep(Duration::from_secs(20)).await;
+        let passed = u32::from(status == 200);
+        assert_eq!(seen.load(Ordering::Relaxed), passed);
+        assert_eq!(other.load(Ordering::Relaxed), 0);
+        assert_eq!(asked.try_recv().ok().as_deref(), (passed > 0).then_some("/a"));
+        let (response, _) = client.send_request(get("/b"), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+        assert_eq!(other.load(Ordering::Relaxed), 1, "nobody is asked any more");
     }
 }

@@ -7,6 +7,7 @@ mod change;
 mod clients;
 mod desync;
 mod grpc;
+mod guarded;
 mod life;
 mod mirror;
 mod observe;
@@ -84,6 +85,11 @@ const ROWS: &[Row] = &[
         name: "failed attempts are followed by others within time and budget; sessions come back",
         datapaths: &["off"],
         run: retries::retries,
+    },
+    Row {
+        name: "nothing passes an authorization service that did not say yes",
+        datapaths: &["off"],
+        run: guarded::guarded,
     },
     Row {
         name: "one connection is one endpoint on L4 and every endpoint on L7",

@@ -104,7 +104,7 @@ impl Engine {
         let deadline = self.now + self.limits.auth_timeout;
         stream.deadline = Some(deadline);
         stream.timer = self.timers.set(deadline, Timed::Stream(index));
-        stream.revision = Some(self.revisions.acquire());
+        stream.revision = Some(self.revisions.share(revision));
         let down = &mut stream.legs[DOWN];
         down.received_head = true;
         down.received_end = true;

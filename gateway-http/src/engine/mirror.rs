@@ -79,6 +79,7 @@ impl Engine {
         let deadline = [original.deadline, attempt.map(|timeout| self.now + timeout)];
         let (deadline, timeout) = (deadline.into_iter().flatten().min(), original.grpc_timeout);
         let whole = original.legs[DOWN].received_end;
+        let revision = original.revision;
         // Body that came while the request was not allowed to pass yet.
         let up = &original.legs[UP];
         let waits = up.pending[up.pending_start..].to_vec();
@@ -92,7 +93,7 @@ impl Engine {
         stream.started = started;
         stream.deadline = deadline;
         stream.grpc_timeout = timeout;
-        stream.revision = Some(self.revisions.acquire());
+        stream.revision = revision.map(|revision| self.revisions.share(revision));
         let down = &mut stream.legs[DOWN];
         down.received_head = true;
         down.received_end = whole;

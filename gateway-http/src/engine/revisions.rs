@@ -59,6 +59,13 @@ impl Revisions {
         self.current
     }
 
+    /// A snapshot that a stream holds, for another one that goes with it.
+    pub fn share(&mut self, slot: u32) -> u32 {
+        debug_assert!(self.slots[slot as usize].streams > 0);
+        self.slots[slot as usize].streams += 1;
+        slot
+    }
+
     #[inline]
     pub fn get(&self, slot: u32) -> &Snapshot {
         self.slots[slot as usize]
