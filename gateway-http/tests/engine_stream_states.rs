@@ -277,6 +277,7 @@ proptest! {
     #[test]
     fn every_verdict_is_one_the_rfc_allows(steps in proptest::collection::vec((0u32..5, says(), 0u8..8), 1..30)) {
         let mut client = Client::new();
+        let mut updates = 0;
         for (number, say, answer) in steps {
             if answer == 0 {
                 client.answer();
@@ -285,7 +286,10 @@ proptest! {
             let state = *client.states.get(&id).unwrap_or(&State::Idle);
             let (right, next) = table(state, say);
             let got = client.say(id, say);
-            prop_assert!(right.contains(&got), "{say:?} on {state:?} stream {id}: {got:?}, not one of {right:?}");
+            updates += usize::from(say == Say::WindowUpdate);
+            // That is no verdict on the state: on a connection without streams a few of them are a flood.
+            let flood = got == Connection(ErrorCode::EnhanceYourCalm) && say == Say::WindowUpdate && updates > 5;
+            prop_assert!(flood || right.contains(&got), "{say:?} on {state:?} stream {id}: {got:?}, not one of {right:?}");
             let opens = state == State::Idle && matches!(say, Say::Request { .. } | Say::Trailers);
             if opens {
                 for lower in (1..id).step_by(2) {

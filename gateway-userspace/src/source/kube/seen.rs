@@ -181,6 +181,13 @@ impl Seen {
         self.objects.len()
     }
 
+    /// Takes in what an answer about `version` says of the status, unless a watch has shown another version since.
+    pub fn learn(&mut self, id: &ObjectId, version: &str, known: Known) {
+        if let Some(before) = self.objects.get_mut(id).filter(|before| &*before.version == version) {
+            (before.version, before.status) = (known.version, known.status);
+        }
+    }
+
     /// Takes in what was seen, and says what is new about it.
     pub fn put(&mut self, id: &ObjectId, known: Known) -> News {
         match self.objects.get_mut(id) {
@@ -275,6 +282,23 @@ mod tests {
             }
         );
         assert_eq!(&*seen.get(&id).expect("seen").version, "3");
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_watch_changes_nothing() {
+        let mut seen = Seen::default();
+        let first = sight(Kind::HttpRoute, route("1", "a", json!({})));
+        let answer = || sight(Kind::HttpRoute, route("2", "a", json!({"parents": [1]}))).known;
+        let id = first.id.clone();
+        seen.put(&id, first.known);
+        seen.learn(&id, "1", answer());
+        assert_eq!(&*seen.get(&id).expect("seen").version, "2");
+        seen.put(&id, sight(Kind::HttpRoute, route("5", "b", json!({}))).known);
+        seen.learn(&id, "2", answer());
+        assert_eq!(&*seen.get(&id).expect("seen").version, "5");
+        assert!(seen.remove(&id));
+        seen.learn(&id, "5", answer());
+        assert!(seen.get(&id).is_none(), "what is gone stays gone");
     }
 
     #[test]

@@ -133,6 +133,12 @@ impl World {
         self.tell();
     }
 
+    /// The status and version of an object, from an answer about `version` of it. An answer may come after a watch has
+    /// shown that the object changed or is gone: then the watch is right, and what is compiled follows the watches alone.
+    pub fn learn(&self, id: &ObjectId, version: &str, known: Known) {
+        self.state().seen.learn(id, version, known);
+    }
+
     /// One object less.
     pub fn gone(&self, id: &ObjectId) {
         self.state().gone(id);

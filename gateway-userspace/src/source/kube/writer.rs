@@ -280,7 +280,7 @@ async fn write(world: &World, client: &Client, id: &ObjectId, ours: Option<&Stat
         let answer = tokio::time::timeout(ANSWER_MAX, api.patch_status(&id.name, &parameters, &patch)).await;
         let failure = match answer {
             Ok(Ok(object)) => {
-                see(world, id, object);
+                learn(world, id, &version, object);
                 return Written::Yes;
             }
             Ok(Err(kube::Error::Api(status))) => {
@@ -305,7 +305,7 @@ async fn write(world: &World, client: &Client, id: &ObjectId, ours: Option<&Stat
             WriteFailure::Conflict => {
                 let read = tokio::time::timeout(ANSWER_MAX, api.get_opt(&id.name)).await;
                 match read {
-                    Ok(Ok(Some(object))) => see(world, id, object),
+                    Ok(Ok(Some(object))) => learn(world, id, &version, object),
                     Ok(Ok(None)) => return Written::Needless,
                     Ok(Err(_)) | Err(_) => return Written::Not,
                 }
@@ -318,10 +318,10 @@ async fn write(world: &World, client: &Client, id: &ObjectId, ours: Option<&Stat
     Written::Not
 }
 
-/// Takes in an answer, as if a watch had shown it: the next look starts from it.
-fn see(world: &World, id: &ObjectId, object: DynamicObject) {
+/// Takes in an answer to a question about `version`: the next look starts from it.
+fn learn(world: &World, id: &ObjectId, version: &str, object: DynamicObject) {
     if let Some(sight) = Sight::of(id.kind, object) {
-        world.put(id.kind, sight);
+        world.learn(id, version, sight.known);
     }
 }
 
