@@ -70,7 +70,8 @@ pub struct StreamView {
     pub method: String,
     /// Empty of a CONNECT.
     pub path: String,
-    /// `request`, or of an open tunnel `websocket`, `upgrade` (another protocol) or `connect`.
+    /// `request`, or of an open tunnel `websocket`, `upgrade` (another protocol) or `connect`. Of the gateway's own:
+    /// `mirror`, or `question` (to an authorization service).
     pub kind: &'static str,
     pub bytes_up: u64,
     pub bytes_down: u64,

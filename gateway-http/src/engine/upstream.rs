@@ -181,6 +181,7 @@ impl Engine {
 
     /// Sends the request's head, then what of its body is there.
     pub(super) fn open_upstream(&mut self, c: &mut Connection, index: u32) {
+        debug_assert!(!self.streams[index].guarded, "nobody said that it may pass");
         let (edited, ends) = if self.streams[index].tunnel.is_none() {
             (self.edit_request(index), None)
         } else {

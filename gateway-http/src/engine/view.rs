@@ -92,7 +92,12 @@ impl Engine {
                 endpoint: stream.facts.endpoint,
                 method: text(stream.head.get(Token::METHOD)),
                 path: text(stream.head.get(Token::PATH)),
-                kind: stream.tunnel.as_ref().map_or("request", |tunnel| tunnel.kind()),
+                kind: match (&stream.tunnel, &stream.question) {
+                    (Some(tunnel), _) => tunnel.kind(),
+                    (None, Some(_)) => "question",
+                    (None, None) if stream.aside => "mirror",
+                    (None, None) => "request",
+                },
                 bytes_up: stream.bytes_up,
                 bytes_down: stream.bytes_down,
                 age_ms: millis(stream.started, now),
