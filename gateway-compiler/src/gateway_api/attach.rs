@@ -5,14 +5,14 @@ use super::condition::condition;
 use super::gateway::Gateway;
 use super::listener::{Attached, Listener, Namespaces};
 use super::route::{Carries, Ready, Verdict};
+use super::selector::selects;
 use crate::diagnostic::Severity;
-use crate::objects::kinds::{LabelSelector, ParentRef};
+use crate::objects::kinds::ParentRef;
 use crate::objects::{Key, Kind, Objects, Subject};
 use crate::plane::Protocol;
 use crate::status::{Condition, ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
 use gateway_core::ir::HostPattern;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most parents of one route (Gateway API).
@@ -216,33 +216,6 @@ fn takes(objects: &Objects, listener: &Listener<'_>, route: Subject<'_>) -> bool
             Namespaces::Same => listener.by.id.namespace == route.id.namespace,
             Namespaces::Selected(selector) => selects(objects, selector, &route.id.namespace),
         }
-}
-
-/// Whether a label selector picks a namespace. Every namespace has its name as a label, as in a cluster.
-pub(super) fn selects(objects: &Objects, selector: &LabelSelector, namespace: &str) -> bool {
-    let none = BTreeMap::new();
-    let object = objects.namespaces.get(&Key::new("", namespace));
-    let labels = object.map_or(&none, |object| &object.meta.labels);
-    let label = |key: &str| match (labels.get(key), key) {
-        (Some(value), _) => Some(value.as_str()),
-        (None, "kubernetes.io/metadata.name") => Some(namespace),
-        (None, _) => None,
-    };
-    selector
-        .match_labels
-        .iter()
-        .all(|(key, value)| label(key) == Some(value))
-        && selector.match_expressions.iter().all(|expression| {
-            let value = label(&expression.key);
-            let listed = value.is_some_and(|value| expression.values.iter().any(|v| v == value));
-            match expression.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
 }
 
 /// Puts the route's rules behind a listener, under what each of its hostnames has in common with the listener's. The

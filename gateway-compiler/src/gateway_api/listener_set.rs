@@ -4,9 +4,9 @@
 //! sets, the oldest first: who comes later gives way.
 
 use super::Work;
-use super::attach::selects;
 use super::condition::Problem;
 use super::gateway::{Gateway, LISTENERS_MAX, listeners};
+use super::selector::selects;
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{self, RouteNamespaces};
 use crate::objects::{Key, Kind, Object, Objects, Subject};

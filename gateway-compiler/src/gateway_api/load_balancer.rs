@@ -3,7 +3,7 @@
 
 use super::address::{Placed, Wanting};
 use super::memo::{self, Want};
-use super::{Work, assemble};
+use super::{Work, packets};
 use crate::diagnostic::Severity;
 use crate::objects::{Object, kinds};
 use crate::plane::{self, PlaneName};
@@ -146,7 +146,7 @@ impl<'o> Balancer<'o> {
             Some(PlaneName::Splice | PlaneName::Http) => {
                 (Plane::Splice(rules), Some("its annotation asks for it".to_owned()))
             }
-            Some(PlaneName::Kernel) | None => assemble::by_packets(work, bind, rules),
+            Some(PlaneName::Kernel) | None => packets::carry(work, bind, rules),
         };
         let listener = Listener {
             bind,
