@@ -206,8 +206,14 @@ pub(super) fn open<T: Tables>(
                     return Err(Reason::Conflict);
                 }
                 // That flow is over: its other half goes with it, or it would name an entry that is no longer its own.
+                // Unless that client has a new flow on another endpoint by now.
                 let half = held.with(|reverse| twin.twin_of_reverse(reverse));
-                tables.remove(Table::Flows, &half);
+                if tables
+                    .find(Table::Flows, &half)
+                    .is_some_and(|entry| entry.with(|flow| same(flow, endpoint)))
+                {
+                    tables.remove(Table::Flows, &half);
+                }
             }
             let kept = ours && again;
             if !kept && !tables.replace(Table::Reverse, &twin, &value) {
