@@ -5,7 +5,8 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers;
 use gateway_common::abi::flow::STREAMING_TICKS;
 use gateway_common::abi::{
-    CONFIG_UDP_IDLE, CONFIG_WORKERS, Endpoint, Flow, FlowKey, FlowPhase, RING_SLOTS, Ring, SOURCE_WORDS, Slot, Vip, VipKey,
+    CONFIG_UDP_IDLE, CONFIG_WORKERS, Endpoint, Flow, FlowKey, FlowPhase, RING_SLOTS, Ring, SOURCE_WORDS, Slot, Vip,
+    VipKey,
 };
 use gateway_common::datapath::{Entry, Insert, Table, Tables};
 
