@@ -302,9 +302,9 @@ impl Objects {
         services.chain(named).map(host_name).collect()
     }
 
-    /// Takes the addresses of a wanted name, or why there are none.
-    pub fn resolve(&mut self, name: impl Into<String>, addresses: Result<Vec<IpAddr>, String>) {
-        self.names.insert(name.into(), addresses);
+    /// Takes what is known of names: their addresses, or why there are none. What was known before is forgotten.
+    pub fn resolve(&mut self, names: BTreeMap<String, Result<Vec<IpAddr>, String>>) {
+        self.names = names;
     }
 
     /// What a name resolved to; `None` when nobody looked yet.

@@ -99,13 +99,14 @@ fn each_case_compiles_to_its_golden_text() {
         let settings = settings(text.lines().next().unwrap_or_default());
         let mut objects = parse(&[Source::new(format!("{name}.in.yaml"), text.clone())]);
         // `# b.example.com resolves to 192.0.2.20 2001:db8::20` says what the rim would have found.
-        for (host, addresses) in text
+        let told = text
             .lines()
-            .filter_map(|line| line.strip_prefix("# ")?.split_once(" resolves to "))
-        {
+            .filter_map(|line| line.strip_prefix("# ")?.split_once(" resolves to "));
+        let names = told.map(|(host, addresses)| {
             let addresses = addresses.split(' ').map(|address| address.parse().unwrap());
-            objects.resolve(host, Ok(addresses.collect()));
-        }
+            (host.to_owned(), Ok(addresses.collect()))
+        });
+        objects.resolve(names.collect());
         let found = compile(&objects, &settings);
         let path = root().join(format!("tests/compile/{name}.out.txt"));
         bless(&path, &render::compiled(&found), &mut differ);

@@ -2,22 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use gateway_tests::lab::Lab;
-use gateway_tests::shell::{python, repository, run, sluice};
-use std::process::Command;
+use gateway_tests::shell::{alone, repository, run};
 use std::time::Duration;
 
 /// Every row of `gateway-http/tests/desync/fixtures`, counted where it arrives. In a namespace of its own, on loopback.
 pub fn tables(_datapath: &str) -> Result<()> {
-    let script = repository().join("tests/e2e/clients/desync.py").canonicalize()?;
     let fixtures = repository().join("gateway-http/tests/desync/fixtures").canonicalize()?;
-    let mut command = Command::new("unshare");
-    command
-        .args(["-n", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
-        .arg(python())
-        .arg(script)
-        .arg(sluice())
-        .arg(fixtures)
-        .arg(Lab::file("desync"));
+    let mut command = alone("desync.py")?;
+    command.arg(fixtures).arg(Lab::file("desync"));
     let output = run(command, Duration::from_secs(60)).context("the tables over real sockets")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // Not fewer than there are rows: 100 requests to two servers, 145 targets through six listeners.

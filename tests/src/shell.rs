@@ -1,6 +1,6 @@
 //! Runs programs and waits for things, with limits.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +29,32 @@ pub fn in_client(program: impl Into<PathBuf>, args: &[&str]) -> Command {
         .arg(program.into())
         .args(args);
     command
+}
+
+/// A script of `tests/e2e/clients` in a network namespace of its own, where only the loopback is. Its first argument is the
+/// gateway's binary.
+pub fn alone(script: &str) -> Result<Command> {
+    let script = repository().join("tests/e2e/clients").join(script).canonicalize()?;
+    let mut command = Command::new("unshare");
+    command
+        .args(["-n", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(python())
+        .arg(script)
+        .arg(sluice().canonicalize()?);
+    Ok(command)
+}
+
+/// Runs such a script, which counts what it checked: not fewer than `least` held.
+pub fn holds(command: Command, least: u64, limit: Duration) -> Result<()> {
+    let output = run(command, limit).context("a script found what should not be")?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    println!("    {text}");
+    let told: serde_json::Value = serde_json::from_str(&text)?;
+    ensure!(
+        told["held"].as_u64() >= Some(least),
+        "fewer than {least} checks held: {text}"
+    );
+    Ok(())
 }
 
 /// Runs to the end, at most `limit`; an unsuccessful end is an error with what it printed.

@@ -6,6 +6,7 @@
 
 use super::duration;
 use super::filters::is_token;
+use crate::hash::fnv;
 use crate::objects::kinds::{CookieSpec, SessionSpec};
 use gateway_core::ir::{RuleName, Session, SessionToken};
 use gateway_core::session;
@@ -69,10 +70,7 @@ fn cookie(spec: &SessionSpec, rule: &RuleName, absolute: Option<Duration>) -> Re
 
 /// A name of the rule's own.
 fn generated(rule: &RuleName) -> String {
-    let sum = rule.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("sluice-session-{sum:016x}")
+    format!("sluice-session-{:016x}", fnv(rule.as_str().as_bytes()))
 }
 
 fn checked(name: &str, field: &'static str) -> Result<(), Bad> {

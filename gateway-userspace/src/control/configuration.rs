@@ -33,6 +33,8 @@ pub struct Configuration {
     waiting: bool,
     /// Who resolves the host names that are endpoints; `None`: they have no addresses.
     names: Option<Names>,
+    /// Something was compiled.
+    begun: bool,
 }
 
 impl Configuration {
@@ -48,6 +50,7 @@ impl Configuration {
             unread: Vec::new(),
             waiting: false,
             names: None,
+            begun: false,
         }
     }
 
@@ -104,9 +107,11 @@ impl Configuration {
 
     fn compile(&mut self) -> Arc<Ir> {
         if let Some(names) = &self.names {
-            for (name, addresses) in names.want(self.objects.names_wanted()) {
-                self.objects.resolve(name, addresses);
+            names.want(self.objects.names_wanted());
+            if !std::mem::replace(&mut self.begun, true) {
+                names.settle();
             }
+            self.objects.resolve(names.known());
         }
         self.compiled = self.compiler.compile(&self.objects, &self.settings);
         self.statuses = Arc::new(std::mem::take(&mut self.compiled.statuses));

@@ -23,8 +23,8 @@ const FRESH_MIN: Duration = Duration::from_secs(5);
 const FRESH_MAX: Duration = Duration::from_secs(300);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
-/// A configuration with new names waits so long for their first answers.
-const NEWS: Duration = Duration::from_millis(500);
+/// A process that starts waits so long for the first answers.
+const FIRST: Duration = Duration::from_millis(500);
 /// For one name, all servers and tries together.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,14 +48,6 @@ struct Entry {
     resolved: Option<Resolved>,
     due: Instant,
     asking: bool,
-    wanted_at: Instant,
-}
-
-impl Entry {
-    /// Nobody has waited for it yet.
-    fn is_new(&self) -> bool {
-        self.resolved.is_none() && self.wanted_at.elapsed() < NEWS
-    }
 }
 
 impl Names {
@@ -74,8 +66,8 @@ impl Names {
         Ok(Self { shared })
     }
 
-    /// From now on exactly these names are resolved. What is known of them; new ones are waited for, though not long.
-    pub fn want(&self, names: BTreeSet<String>) -> Vec<(String, Resolved)> {
+    /// From now on exactly these names are resolved.
+    pub fn want(&self, names: BTreeSet<String>) {
         let mut table = self.shared.table();
         table.retain(|name, _| names.contains(name));
         for name in names {
@@ -84,16 +76,29 @@ impl Names {
                     resolved: None,
                     due: Instant::now(),
                     asking: false,
-                    wanted_at: Instant::now(),
                 });
             } else if !table.contains_key(&name) {
                 tracing::warn!("{name} is not resolved: more than {NAMES_MAX} host names are endpoints");
             }
         }
+        drop(table);
         self.shared.wanted.notify_one();
-        let news = |table: &mut BTreeMap<String, Entry>| table.values().any(|entry| entry.is_new());
-        let waited = self.shared.answered.wait_timeout_while(table, NEWS, news);
-        let table = waited.map_or_else(|poison| poison.into_inner().0, |(table, _)| table);
+    }
+
+    /// Waits for the first answers, though not long. Only for who serves nothing yet: no name may hold up the changes of
+    /// others.
+    pub fn settle(&self) {
+        let unknown = |table: &mut BTreeMap<String, Entry>| table.values().any(|entry| entry.resolved.is_none());
+        let waited = self
+            .shared
+            .answered
+            .wait_timeout_while(self.shared.table(), FIRST, unknown);
+        drop(waited);
+    }
+
+    /// What is known.
+    pub fn known(&self) -> BTreeMap<String, Resolved> {
+        let table = self.shared.table();
         let known = table
             .iter()
             .filter_map(|(name, entry)| Some((name.clone(), entry.resolved.clone()?)));
@@ -220,11 +225,6 @@ mod tests {
         names_of
     }
 
-    fn known(names: &Names) -> Vec<(String, Resolved)> {
-        let wanted = names.shared.table().keys().cloned().collect();
-        names.want(wanted)
-    }
-
     fn at(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -242,8 +242,8 @@ mod tests {
         );
         assert!(!names.shared.learn("a.example", Err("down".into()), now));
         assert_eq!(
-            known(&names),
-            [("a.example".to_owned(), Ok(vec![at("192.0.2.1"), at("192.0.2.2")]))]
+            names.known(),
+            BTreeMap::from([("a.example".to_owned(), Ok(vec![at("192.0.2.1"), at("192.0.2.2")]))])
         );
         assert_eq!(names.shared.due(now + RETRY, 9).0, ["a.example"]);
     }
@@ -262,7 +262,7 @@ mod tests {
             !names.shared.learn("a.example", answer(now), now),
             "nobody wants it any more"
         );
-        assert!(known(&names).is_empty());
+        assert!(names.known().is_empty());
     }
 
     #[test]
@@ -271,8 +271,8 @@ mod tests {
         let names = Names::start(move || send.send(()).unwrap()).unwrap();
         names.want(["localhost".to_owned()].into());
         receive.recv_timeout(Duration::from_secs(20)).expect("an answer");
-        let known = known(&names);
-        let Ok(addresses) = &known[0].1 else {
+        let known = names.known();
+        let Ok(addresses) = &known["localhost"] else {
             panic!("{known:?}")
         };
         assert!(
