@@ -69,6 +69,7 @@ pub(crate) struct Work<'o> {
 
 /// With what the compilation before left, and what this one leaves.
 pub(crate) fn compile(objects: &Objects, settings: &Settings, before: &Memo) -> (Compiled, Memo) {
+    let settings = &settings.located(objects);
     let mut work = Work {
         objects,
         settings,

@@ -13,7 +13,7 @@ mod rules;
 mod update;
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
-use crate::yaml::Node;
+use crate::yaml::Node as Tree;
 use kinds::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -119,12 +119,15 @@ impl fmt::Debug for Reading {
     }
 }
 
+/// Label of a Node: the zone it stands in (Kubernetes, "Well-Known Labels").
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// Where an object was written.
 #[derive(Clone, Debug, PartialEq)]
 enum Origin {
     Text {
         file: Arc<str>,
-        tree: Arc<Node>,
+        tree: Arc<Tree>,
     },
     /// An API server holds it: it has no lines, and nothing of its text is kept.
     Cluster,
@@ -240,6 +243,7 @@ pub struct Objects {
     pub cluster_trust_bundles: Table<ClusterTrustBundle>,
     pub certificate_files: Table<CertificateFile>,
     pub namespaces: Table<Namespace>,
+    pub nodes: Table<Node>,
     /// What was wrong with the texts, in order of position.
     pub diagnostics: Vec<Diagnostic>,
     /// Contents of the files that objects name, as the rim supplied them.
@@ -325,6 +329,12 @@ impl Objects {
             Ok(bytes) => Some(Ok(&bytes.0)),
             Err(problem) => Some(Err(problem)),
         }
+    }
+
+    /// Zone of a node, as its labels say.
+    pub fn zone_of(&self, node: &str) -> Option<&str> {
+        let node = self.nodes.get(&Key::new("", node))?;
+        node.meta.labels.get(ZONE_LABEL).map(String::as_str)
     }
 
     pub(crate) fn endpoint_slices_by_service(&self) -> EndpointSlices<'_> {

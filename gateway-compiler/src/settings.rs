@@ -1,5 +1,6 @@
 //! What the operator decides outside of the objects.
 
+use crate::objects::Objects;
 use ipnet::IpNet;
 
 /// Settings of a compilation.
@@ -17,11 +18,23 @@ pub struct Settings {
     pub any_address: bool,
     /// Endpoints on loopback addresses are served: from files yes, from a cluster no (Kubernetes forbids them).
     pub loopback_endpoints: bool,
-    /// Name and zone of the node this runs on: endpoints that are meant for others are left to them. `None`: unknown.
+    /// Name of the node this runs on: endpoints that are meant for others are left to them. `None`: unknown.
     pub node: Option<String>,
+    /// Its zone, likewise; `None`: as the label of its Node says, if that is there.
     pub zone: Option<String>,
     /// Version of the Gateway API that the cluster has, such as `v1.7.0`; `None`: there is no cluster.
     pub api_version: Option<String>,
+}
+
+impl Settings {
+    /// With the zone of the node, where only its object says it.
+    pub(crate) fn located(&self, objects: &Objects) -> Self {
+        let mut located = self.clone();
+        if let (None, Some(node)) = (&self.zone, &self.node) {
+            located.zone = objects.zone_of(node).map(str::to_owned);
+        }
+        located
+    }
 }
 
 impl Default for Settings {

@@ -60,6 +60,7 @@ fn settings(line: &str) -> Settings {
             "--address-pool" => settings
                 .address_pools
                 .push(words.next().expect("a pool").parse().expect("a block of addresses")),
+            "--node" => settings.node = words.next().map(str::to_owned),
             "--cluster" => {
                 settings.any_address = false;
                 settings.loopback_endpoints = false;

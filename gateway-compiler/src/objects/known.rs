@@ -25,6 +25,7 @@ pub enum Kind {
     ClusterTrustBundle,
     CertificateFile,
     Namespace,
+    Node,
 }
 
 impl Kind {
@@ -50,6 +51,7 @@ impl Kind {
             Kind::ClusterTrustBundle => "ClusterTrustBundle",
             Kind::CertificateFile => "CertificateFile",
             Kind::Namespace => "Namespace",
+            Kind::Node => "Node",
         }
     }
 
@@ -72,7 +74,7 @@ impl Kind {
     pub const fn namespaced(self) -> bool {
         !matches!(
             self,
-            Kind::GatewayClass | Kind::GatewayClassConfig | Kind::ClusterTrustBundle | Kind::Namespace
+            Kind::GatewayClass | Kind::GatewayClassConfig | Kind::ClusterTrustBundle | Kind::Namespace | Kind::Node
         )
     }
 }
@@ -100,7 +102,7 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
 
 /// Group, kind, and the versions that were ever served, newest first.
-const KINDS: [(&str, Kind, &[&str]); 19] = [
+const KINDS: [(&str, Kind, &[&str]); 20] = [
     (GATEWAY_API, Kind::GatewayClass, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::Gateway, &["v1", "v1beta1", "v1alpha2"]),
     (GATEWAY_API, Kind::ListenerSet, &["v1"]),
@@ -124,6 +126,7 @@ const KINDS: [(&str, Kind, &[&str]); 19] = [
     ("sluice.dev", Kind::CertificateFile, &["v1alpha1"]),
     ("sluice.dev", Kind::GatewayClassConfig, &["v1alpha1"]),
     ("", Kind::Namespace, &["v1"]),
+    ("", Kind::Node, &["v1"]),
 ];
 
 /// Groups and kinds named in the project's surface that do nothing yet; `*` is every kind of the group.
@@ -138,8 +141,8 @@ const NOT_SERVED: [(&str, &str); 8] = [
     ("sluice.dev", "*"),
 ];
 
-/// A kind that there was, and that looks like another one.
-const NOT_READ: [&str; 1] = ["BackendLBPolicy"];
+/// Kinds that there are or were, and that look like another one.
+const NOT_READ: [&str; 2] = ["BackendLBPolicy", "Pod"];
 
 fn of_group(group: &str) -> impl Iterator<Item = &'static str> {
     KINDS
@@ -293,7 +296,7 @@ fn fields(kind: Kind) -> Fields {
         // Who signs says nothing about who is believed here.
         Kind::ClusterTrustBundle => (&["spec.signerName"], &[]),
         Kind::CertificateFile => (&[], &[]),
-        Kind::Namespace => (&["spec"], &[]),
+        Kind::Namespace | Kind::Node => (&["spec"], &[]),
     }
 }
 

@@ -23,6 +23,7 @@ macro_rules! of_kind {
             Kind::ClusterTrustBundle => $each!(cluster_trust_bundles),
             Kind::CertificateFile => $each!(certificate_files),
             Kind::Namespace => $each!(namespaces),
+            Kind::Node => $each!(nodes),
         }
     };
 }

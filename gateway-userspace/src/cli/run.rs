@@ -62,7 +62,7 @@ pub struct RunArgs {
     /// Addresses for Gateways that ask for none.
     #[arg(long, env = "SLUICE_ADDRESS_POOL", value_name = "CIDR", value_delimiter = ',')]
     address_pool: Vec<ipnet::IpNet>,
-    /// Node this runs on: endpoints whose hints are for other nodes are left to them.
+    /// Node this runs on: endpoints whose hints are for other nodes are left to them. With --kube its Node says the zone.
     #[arg(long, env = "SLUICE_NODE", value_name = "NAME")]
     node: Option<String>,
     /// Zone this runs in: endpoints whose hints are for other zones are left to them.

@@ -15,6 +15,7 @@
 //! | `gateway.networking.k8s.io` | `gatewayclasses gateways listenersets httproutes grpcroutes tcproutes tlsroutes udproutes referencegrants backendtlspolicies` | `get list watch` |
 //! | `gateway.networking.k8s.io` | `gatewayclasses/status gateways/status listenersets/status httproutes/status grpcroutes/status tcproutes/status tlsroutes/status udproutes/status backendtlspolicies/status` | `patch` |
 //! | core | `services secrets configmaps namespaces` | `get list watch` |
+//! | core | `nodes`; the own one is asked for, by name | `list watch` |
 //! | core | `services/status` | `patch` |
 //! | core | `services`, for those that stand for Gateways | `create patch delete` |
 //! | `discovery.k8s.io` | `endpointslices`, likewise | `create patch delete` |
@@ -25,8 +26,8 @@
 //! | `discovery.k8s.io` | `endpointslices` | `get list watch` |
 //! | `coordination.k8s.io` | `leases`, in the own namespace | `get create update` |
 //!
-//! Discovery (`/apis`, `/version`) is open to every account. With `--kube-namespace` all but `gatewayclasses` and
-//! `namespaces` may be granted in those namespaces alone.
+//! Discovery (`/apis`, `/version`) is open to every account. With `--kube-namespace` all but `gatewayclasses`,
+//! `namespaces` and `nodes` may be granted in those namespaces alone.
 
 mod discovery;
 mod lease;
@@ -70,6 +71,8 @@ pub struct KubeOptions {
     pub namespaces: Vec<String>,
     /// Context of the kubeconfig; `None`: the current one, or the service account of the Pod.
     pub context: Option<String>,
+    /// The node this runs on: of all Nodes it alone is watched. `None`: none is.
+    pub node: Option<String>,
     /// `controllerName` of our entries in statuses.
     pub controller: String,
     /// Of several processes one writes statuses; else every one does.

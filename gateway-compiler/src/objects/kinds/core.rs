@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Namespace {}
 
+/// `v1` Node: only its labels count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Node {}
+
 /// `v1` Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Service {

@@ -51,6 +51,7 @@ impl ClusterArgs {
         let options = KubeOptions {
             namespaces: self.kube_namespace.clone(),
             context: self.kube_context.clone(),
+            node: settings.node.clone(),
             controller: settings.controller.clone(),
             election: self.kube_leader_election,
         };

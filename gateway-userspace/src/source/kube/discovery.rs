@@ -29,7 +29,9 @@ const REMIND: Duration = Duration::from_secs(10);
 
 /// Begins a watch for every kind that is served, and for those that come to be.
 pub async fn run(world: Arc<World>, client: Client) {
-    let mut missing: Vec<Kind> = Kind::all().filter(|kind| *kind != Kind::CertificateFile).collect();
+    let own_node = world.options.node.is_some();
+    let watched = |kind: &Kind| *kind != Kind::CertificateFile && (*kind != Kind::Node || own_node);
+    let mut missing: Vec<Kind> = Kind::all().filter(watched).collect();
     let mut pauses = Pauses::new(PAUSE_FIRST, PAUSE_MAX);
     let reminder = tokio::spawn(remind(world.clone()));
     loop {

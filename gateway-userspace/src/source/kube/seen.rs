@@ -1,7 +1,7 @@
 //! What the watches have shown of each object: enough to tell a change from an echo, and to write a status on top of
 //! what is there. The objects themselves are held where they are compiled.
 
-use gateway_compiler::objects::{Kind, ObjectId};
+use gateway_compiler::objects::{Kind, ObjectId, ZONE_LABEL};
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,8 @@ pub const fn has_status(kind: Kind) -> bool {
         | Kind::ConfigMap
         | Kind::ClusterTrustBundle
         | Kind::CertificateFile
-        | Kind::Namespace => false,
+        | Kind::Namespace
+        | Kind::Node => false,
     }
 }
 
@@ -110,6 +111,14 @@ fn slim(kind: Kind, object: &mut DynamicObject) {
             if let Some(data) = object.data.get_mut("data").and_then(Value::as_object_mut) {
                 data.retain(|_, value| value.as_str().is_some_and(is_kept));
             }
+        }
+        Kind::Node => {
+            metadata.annotations = None;
+            if let Some(labels) = &mut metadata.labels {
+                labels.retain(|name, _| name == ZONE_LABEL);
+            }
+            // All that is read of it is where it is.
+            object.data = json!({});
         }
         // Their only time is the last change of a Pod, and it changes with nothing else.
         Kind::EndpointSlice => metadata.annotations = None,
@@ -317,6 +326,18 @@ mod tests {
         assert!(seen.remove(&gone[0]) && !seen.remove(&gone[0]));
         assert_eq!(seen.count(Kind::Service), 2);
         assert_eq!(seen.missing(Kind::Secret, None, &listed), []);
+    }
+
+    #[test]
+    fn of_a_node_its_zone_is_kept_and_a_heartbeat_is_no_change() {
+        let node = |beat: &str| {
+            json!({"metadata": {"name": "n", "annotations": {"beat": beat},
+                "labels": {ZONE_LABEL: "east", "kubernetes.io/hostname": beat}},
+                "spec": {"taints": [{"key": beat}]}, "status": {"conditions": [{"lastHeartbeatTime": beat}]}})
+        };
+        let (first, second) = (sight(Kind::Node, node("1")), sight(Kind::Node, node("2")));
+        assert_eq!(first.known, second.known);
+        assert_eq!(first.object["metadata"]["labels"], json!({ZONE_LABEL: "east"}));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub async fn run(world: Arc<World>, client: Client, kind: Kind, resource: ApiRes
     if kind == Kind::Secret {
         config = config.fields(SECRETS);
     }
+    if let (Kind::Node, Some(node)) = (kind, &world.options.node) {
+        config = config.fields(&format!("metadata.name={node}"));
+    }
     let mut stream = pin!(watcher(api, config).backoff(Pauses::new(PAUSE_FIRST, PAUSE_MAX)));
     let namespace = namespace.as_deref();
     let (mut listing, mut refusals) = (Vec::new(), 0_u32);

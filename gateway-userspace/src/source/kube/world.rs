@@ -263,6 +263,7 @@ mod tests {
         let options = KubeOptions {
             namespaces: Vec::new(),
             context: None,
+            node: None,
             controller: "sluice.dev/gateway-controller".to_owned(),
             election: false,
         };
