@@ -380,6 +380,24 @@ async fn a_head_that_does_not_come_in_time_is_408() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_head_that_begins_late_is_408_in_time_too_and_silence_is_closed_in_silence() {
+    let (rig, mut client, _endpoint) = setup().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    client.send("GET / HTTP/1.1\r\nHo").await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(
+        client.message().await.expect("an answer").start(),
+        "HTTP/1.1 408 Request Timeout"
+    );
+    assert!(client.is_closed().await);
+    assert_eq!(rig.done(1).await[0].fault, Some(Fault::RequestTimeout));
+    let mut mute = Text::client(&rig).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(mute.rest().await, b"");
+    assert!(mute.is_closed().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_is_408_and_one_that_is_answered_may_take_its_time() {
     let (rig, mut client, mut endpoint) = setup().await;
     client

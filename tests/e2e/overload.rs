@@ -54,7 +54,7 @@ pub fn requests(datapath: &str) -> Result<()> {
     let gateway = Gateway::start_with(datapath, &quickstart, &["--workers=1", "--set=limits.requests=8"])?;
     let script = repository().join("tests/e2e/clients/streams.py").canonicalize()?;
     let script = script.display().to_string();
-    let mut client = in_client(python(), &[&script, "198.18.0.10:50052", "8", "3"])
+    let mut client = in_client(python(), &[&script, "198.18.0.10:50052", "8", "6"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -74,14 +74,15 @@ pub fn requests(datapath: &str) -> Result<()> {
     output.read_to_string(&mut rest)?;
     client.wait()?;
     ensure!(rest.contains("\"failed\": 0"), "those that were served first: {rest}");
-    wait_for("requests are served again", Duration::from_secs(2), || {
+    wait_for("requests are served again", Duration::from_secs(10), || {
         Ok(call(true)?.0.contains("x-endpoint: be"))
     })?;
     println!(
         "     {datapath}: 20 turned away, the slowest in {:.1} ms",
         slowest * 1000.0
     );
-    ensure!(slowest < 0.1, "the slowest refusal took {slowest} s");
+    // One that waited for a place would have waited for seconds.
+    ensure!(slowest < 2.0, "the slowest refusal took {slowest} s");
     Ok(())
 }
 
@@ -89,7 +90,7 @@ pub fn requests(datapath: &str) -> Result<()> {
 pub fn memory(datapath: &str) -> Result<()> {
     let quickstart = std::fs::read_to_string(Lab::file("quickstart.yaml"))?;
     let gateway = Gateway::start_with(datapath, &quickstart, &["--set=limits.memoryBytes=1Mi"])?;
-    wait_for("the pressure is seen", Duration::from_secs(2), || {
+    wait_for("the pressure is seen", Duration::from_secs(10), || {
         Ok(metric(&gateway, "sluice_memory_pressure")? >= 4.0)
     })?;
     ensure!(call(true).is_err(), "a connection was served");

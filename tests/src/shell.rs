@@ -1,6 +1,7 @@
 //! Runs programs and waits for things, with limits.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -57,43 +58,78 @@ pub fn holds(command: Command, least: u64, limit: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Runs to the end, at most `limit`; an unsuccessful end is an error with what it printed.
+/// Programs are ended with what they started; what outlives its program for so long is ended too.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Runs to the end, at most `limit`; an unsuccessful end is an error with what it printed, and so is one that leaves
+/// something running that could still print.
 pub fn run(mut command: Command, limit: Duration) -> Result<Output> {
     let shown = format!("{command:?}");
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn();
     let mut child = child.with_context(|| format!("start {shown}"))?;
-    let id = child.id();
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let watchdog = std::thread::spawn(move || {
-        if receiver.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            let pid = nix::unistd::Pid::from_raw(id.cast_signed());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        }
-    });
-    let mut stderr = child.stderr.take().context("stderr is piped")?;
-    let errors = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = std::io::Read::read_to_end(&mut stderr, &mut text);
-        text
-    });
-    let mut output = child.wait_with_output()?;
-    output.stderr = errors.join().unwrap_or_default();
-    drop(sender);
-    let _ = watchdog.join();
-    if !output.status.success() {
+    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let stdout = Reader::start(child.stdout.take().context("stdout is piped")?);
+    let stderr = Reader::start(child.stderr.take().context("stderr is piped")?);
+    let began = Instant::now();
+    let mut status = child.try_wait()?;
+    while status.is_none() && began.elapsed() < limit {
+        std::thread::sleep(Duration::from_millis(5));
+        status = child.try_wait()?;
+    }
+    let ended = Instant::now();
+    let left = status.is_none() || !stdout.ends(ended + GRACE) || !stderr.ends(ended + GRACE);
+    if left {
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+    let output = Output {
+        status: child.wait()?,
+        stdout: stdout.text(),
+        stderr: stderr.text(),
+    };
+    if left || !output.status.success() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        bail!(
-            "{shown} ended with {} (limit {limit:?}): {}\n{}",
-            output.status,
-            text(&output.stdout),
-            text(&output.stderr)
-        );
+        let how = match (status, left) {
+            (None, _) => format!("did not end within {limit:?}"),
+            (Some(status), true) => format!("ended with {status} and left something running"),
+            (Some(status), false) => format!("ended with {status}"),
+        };
+        bail!("{shown} {how}: {}\n{}", text(&output.stdout), text(&output.stderr));
     }
     Ok(output)
+}
+
+/// Reads a pipe to its end, beside everything else.
+struct Reader(std::thread::JoinHandle<Vec<u8>>);
+
+impl Reader {
+    fn start(mut pipe: impl std::io::Read + Send + 'static) -> Self {
+        Self(std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.read_to_end(&mut bytes);
+            bytes
+        }))
+    }
+
+    /// Whether it comes to its end by then.
+    fn ends(&self, by: Instant) -> bool {
+        while !self.0.is_finished() && Instant::now() < by {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.is_finished()
+    }
+
+    /// What it read. Of a pipe that somebody in another process group holds open, nothing.
+    fn text(self) -> Vec<u8> {
+        match self.ends(Instant::now() + GRACE) {
+            true => self.0.join().unwrap_or_default(),
+            false => b"(its output did not end)".to_vec(),
+        }
+    }
 }
 
 /// Standard output of a program in the client's namespace, trimmed.

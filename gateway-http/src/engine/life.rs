@@ -384,6 +384,10 @@ impl Engine {
     fn on_downstream_timer(&mut self, c: &mut Connection) {
         let mute = self.is_mute(c) && self.now >= c.opened + self.limits.head_timeout;
         let unused = c.streams == 0 && self.now >= c.active.max(c.looked) + self.limits.idle_timeout;
+        if mute && matches!(&c.codec, Codec::Http1(http1) if http1.head_since().is_some()) {
+            // It has spoken, if too late: it is told.
+            return self.on_head_timeout(c);
+        }
         if mute || unused {
             if let Codec::Http2(http2) = &mut c.codec {
                 http2.shrink();

@@ -16,6 +16,8 @@ import time
 BATCH = 100
 # No flow of a test is held for longer.
 HOLD_SECONDS = 30
+# What is not answered after so long without any answer is lost.
+LATE_SECONDS = 2
 # Each listener is asked from ports of its own: hashes are the same in every run, and no port comes back through another VIP.
 FIRST_PORT = 20000
 
@@ -72,9 +74,8 @@ def spread(address, port, flows):
             sock = connected(address, port, FIRST_PORT + port % 10 * 1000 + number)
             sock.send(f"datagram {number}".encode())
             waiting.register(sock, selectors.EVENT_READ, number)
-        until = time.monotonic() + 1
-        while waiting.get_map() and time.monotonic() < until:
-            for key, _ in waiting.select(timeout=0.1):
+        while waiting.get_map() and (ready := waiting.select(timeout=LATE_SECONDS)):
+            for key, _ in ready:
                 waiting.unregister(key.fileobj)
                 head, _, body = key.fileobj.recv(65536).partition(b"\n")
                 wrong += body != f"datagram {key.data}".encode()
@@ -90,22 +91,40 @@ def hold(address, port):
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     sock = connected(address, port)
-    sock.settimeout(0.25)
-    names, lost, longest, answered = [], 0, 0, time.monotonic()
-    over = time.monotonic() + HOLD_SECONDS
-    while not ended.is_set() and time.monotonic() < over:
+    names, waiting, newest, longest, answered = [], set(), -1, 0, time.monotonic()
+
+    def hear(seconds):
+        """Takes one answer; a late one is as good as any, only the newest says who serves now."""
+        nonlocal newest, longest, answered
+        sock.settimeout(seconds)
         try:
-            sock.send(b"tick")
-            name = sock.recv(65536).split()[0].decode()
-            now = time.monotonic()
-            longest, answered = max(longest, now - answered), now
-            if not names or names[-1] != name:
+            head, _, body = sock.recv(65536).partition(b"\n")
+        except OSError:
+            return False
+        now, number, name = time.monotonic(), int(body), head.split()[0].decode()
+        longest, answered = max(longest, now - answered), now
+        waiting.discard(number)
+        if number > newest:
+            newest = number
+            if names[-1:] != [name]:
                 names.append(name)
                 print(name, flush=True)
+        return True
+
+    number, over = 0, time.monotonic() + HOLD_SECONDS
+    while not ended.is_set() and time.monotonic() < over:
+        waiting.add(number)
+        try:
+            sock.send(b"%d" % number)
         except OSError:
-            lost += 1
+            pass  # what the host said of an earlier one
+        while hear(0.25) and number in waiting:
+            pass
+        number += 1
         time.sleep(0.01)
-    print(json.dumps({"names": names, "lost": lost, "longest_ms": int(longest * 1000)}))
+    while waiting and hear(LATE_SECONDS):
+        pass
+    print(json.dumps({"names": names, "lost": len(waiting), "longest_ms": int(longest * 1000)}))
 
 
 if sys.argv[1] == "serve":

@@ -148,7 +148,7 @@ def seen(server):
 
 
 def settled(server, want):
-    until = time.monotonic() + 2
+    until = time.monotonic() + 5
     while seen(server) < want and time.monotonic() < until:
         time.sleep(0.01)
     return seen(server)

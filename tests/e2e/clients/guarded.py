@@ -220,7 +220,7 @@ try:
     check("each kind is counted", counted, [2006, 2013, 6])
 finally:
     for process in (gateway, *others):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.wait(10)
 told = {line.get("error.type") for line in map(json.loads, open(f"{DIR}/access.log"))}
 check("the log says what for", told >= {"auth_required", "auth_denied", "auth_failed"} or told, True)

@@ -60,7 +60,7 @@ def deadline():
         raise AssertionError("no deadline")
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error.code()
-    assert time.time() - began < 2
+    assert time.time() - began < 4.5
 
 
 @case

@@ -395,7 +395,7 @@ try:
         for host in ("plain.example", "secure.example"):
             others(f"websockets {tls} {host}", tls, host)
     # Half of them, for the machine may be busy: it used to be the next tick of a timer.
-    check("the last end is passed on at once", sorted(LAGS)[len(LAGS) // 2] < 0.05)
+    check("the last end is passed on at once", sorted(LAGS)[len(LAGS) // 2] < 0.2)
     exited = drain(gateway, seen())
 except BaseException:
     print(open(f"{DIR}/gateway.log").read()[-2000:], *FAILED, sep="\n", file=sys.stderr)
