@@ -37,21 +37,18 @@ pub fn verb(args: &[String]) -> Result<(), Failure> {
     if args.first().is_some_and(|first| first == INSIDE) {
         return inside(&args[1..]);
     }
-    let mut options = Options::parse(args)?;
+    let options = Options::parse(args)?;
     let gateway = gateway_binary()?;
-    let began = Instant::now();
-    let (built, warm) = build::ensure(&options.suite, gateway)?;
-    if options.core_if_cold && !warm {
-        say("the control plane was built just now: only the core features are tested, so that this ends in time");
-        options.core = true;
-    }
-    if !warm {
-        say(&format!("built in {} s", began.elapsed().as_secs()));
-    }
+    let built = build::ensure(&options.suite, gateway)?;
     if !shell::is_root() {
         return Err(isolation::as_root(&options, &built));
     }
     isolation::enter(&options, &built)
+}
+
+/// All that is made from Go modules, for the newest suite.
+pub fn build() -> Result<(), Failure> {
+    build::ensure(options::SUITES[0], PathBuf::new()).map(drop)
 }
 
 /// `SLUICE_BIN`, else the one that is built now.

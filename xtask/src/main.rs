@@ -73,7 +73,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "package",
-        about: "the chart and kustomizations: rendered, taken by a real API server, the pod run from its manifest [--write]",
+        about: "the chart and kustomizations: rendered, taken by a real API server, the pod run from its manifest [--write|--build]",
         run: package::verb,
     },
     Verb {

@@ -1,6 +1,8 @@
 //! `cargo xtask package`: the chart and the kustomizations, as users get them: rendered by real Helm and kubectl, taken by
 //! a real API server, and the DaemonSet's pod run from its own manifest by the process kubelet.
 //!
+//! `--build` only builds what this and `cargo xtask conformance` need from Go modules: from cold the longest part of both.
+//!
 //! `config/kubernetes/base/sluice.yaml` is the chart with its default values, so that the two ways to install cannot part;
 //! `--write` renders it anew.
 
@@ -13,11 +15,17 @@ use crate::shell::{Failure, say};
 pub use render::{CASES, KUSTOMIZATIONS, folder};
 
 pub fn verb(args: &[String]) -> Result<(), Failure> {
-    let write = match args {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let write = match words[..] {
         [] => false,
-        [word] if word == "--write" => true,
+        ["--write"] => true,
+        ["--build"] => {
+            helm::ensure()?;
+            return conformance::build();
+        }
         _ => {
-            return Err(Failure::usage(format!("package [--write], not '{}'", args.join(" "))));
+            let words = words.join(" ");
+            return Err(Failure::usage(format!("package [--write|--build], not '{words}'")));
         }
     };
     let helm = helm::ensure()?;

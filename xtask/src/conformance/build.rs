@@ -58,40 +58,42 @@ impl Built {
     }
 }
 
-/// Builds what is missing; also says whether nothing was.
-pub fn ensure(suite: &str, gateway: PathBuf) -> Result<(Built, bool), Failure> {
+/// Builds what is missing.
+pub fn ensure(suite: &str, gateway: PathBuf) -> Result<Built, Failure> {
     let go = Go::find()?;
+    let began = Instant::now();
     let mut warm = true;
-    let mut part =
-        |name: &str, parts: &[&str], about: &str, make: &dyn Fn(&Go, &Path, &Path) -> Result<(), Failure>| {
-            let (folder, was) = go.part(name, parts, about, make)?;
-            warm &= was;
-            Ok::<PathBuf, Failure>(folder)
-        };
-    let kube = part(
-        "kube",
-        &["kube/main.go", "kube/go.mod", "kube/go.sum"],
-        KUBE_ABOUT,
-        &kube,
-    )?;
+    let mut part = |name: &str, parts: &[&str], about: &str, make: Make| {
+        let (folder, was) = go.part(name, parts, about, make)?;
+        warm &= was;
+        Ok::<PathBuf, Failure>(folder)
+    };
     let kubelet_parts = ["kube/pkubelet", "kube/mkcerts", "kube/go.mod", "kube/go.sum"];
-    let kubelet = part("kubelet", &kubelet_parts, "the process kubelet", &kubelet)?;
-    let coredns = part("coredns", &["coredns"], "CoreDNS (half a minute from cold)", &coredns)?;
-    let about = format!("the suite {suite} (2 to 4 minutes from cold)");
     let built = Built {
-        kube,
-        kubelet,
-        coredns,
+        kube: part(
+            "kube",
+            &["kube/main.go", "kube/go.mod", "kube/go.sum"],
+            KUBE_ABOUT,
+            &kube,
+        )?,
+        kubelet: part("kubelet", &kubelet_parts, "the process kubelet", &kubelet)?,
+        coredns: part("coredns", &["coredns"], "CoreDNS (half a minute from cold)", &coredns)?,
         suite: part(
             &format!("suite-{suite}"),
             &[&format!("suite/{suite}")],
-            &about,
+            &format!("the suite {suite} (2 to 4 minutes from cold)"),
             &suite_of,
         )?,
         gateway,
     };
-    Ok((built, warm))
+    if !warm {
+        say(&format!("built in {} s", began.elapsed().as_secs()));
+    }
+    Ok(built)
 }
+
+/// Makes a part: with Go, from its sources, in a folder.
+type Make<'a> = &'a dyn Fn(&Go, &Path, &Path) -> Result<(), Failure>;
 
 const KUBE_ABOUT: &str = "etcd, kube-apiserver, kube-controller-manager and kubectl (10 minutes on two cores from cold, \
                           2.4 GB of memory; 800 MB are fetched)";
@@ -125,13 +127,7 @@ impl Go {
     }
 
     /// Where `name` is, and whether it was there; if it was not, `make` puts it into a folder that is moved there whole.
-    fn part(
-        &self,
-        name: &str,
-        parts: &[&str],
-        about: &str,
-        make: &dyn Fn(&Self, &Path, &Path) -> Result<(), Failure>,
-    ) -> Result<(PathBuf, bool), Failure> {
+    fn part(&self, name: &str, parts: &[&str], about: &str, make: Make) -> Result<(PathBuf, bool), Failure> {
         let sources = shell::root().join(SOURCES);
         let key = key(&sources, parts, &self.version)?;
         let all = tools::folder().join("conformance");

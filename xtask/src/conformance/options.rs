@@ -9,7 +9,7 @@ use crate::shell::Failure;
 pub const SUITES: [&str; 2] = ["v1.7.0", "v1.6.3"];
 /// The suite's profiles for gateways, with the prefix `GATEWAY-` left out.
 pub const PROFILES: [&str; 5] = ["HTTP", "GRPC", "TLS", "TCP", "UDP"];
-const USAGE: &str = "conformance [--profile HTTP|GRPC|TLS|TCP|UDP].. [--run TEST] [--suite v1.7.0|v1.6.3] [--core|--core-if-cold] \
+const USAGE: &str = "conformance [--profile HTTP|GRPC|TLS|TCP|UDP].. [--run TEST] [--suite v1.7.0|v1.6.3] [--core] \
                      [--then SCRIPT] [--keep] [--out FOLDER]";
 
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,6 @@ pub struct Options {
     pub keep: bool,
     /// Core features of the stable kinds alone.
     pub core: bool,
-    pub core_if_cold: bool,
     /// Where logs and the report go.
     pub out: PathBuf,
 }
@@ -41,7 +40,6 @@ impl Options {
             package: false,
             keep: false,
             core: false,
-            core_if_cold: false,
             out: run::target_folder().join("conformance"),
         };
         let mut words = args.iter();
@@ -59,7 +57,6 @@ impl Options {
                 "--package" => options.package = true,
                 "--keep" => options.keep = true,
                 "--core" => options.core = true,
-                "--core-if-cold" => options.core_if_cold = true,
                 other => return Err(Failure::usage(format!("what is '{other}'? {USAGE}"))),
             }
         }
@@ -95,7 +92,6 @@ impl Options {
             ("--package", self.package),
             ("--keep", self.keep),
             ("--core", self.core),
-            ("--core-if-cold", self.core_if_cold),
         ];
         words.extend(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| (*flag).to_owned()));
         words
@@ -150,7 +146,7 @@ mod tests {
         for line in [
             "",
             "--profile GRPC --run A --keep --suite v1.6.3 --out /x",
-            "--then true --core --core-if-cold",
+            "--then true --core",
             "--package",
         ] {
             let options = parse(line).expect("known");
