@@ -26,6 +26,7 @@ mod hostname;
 mod http_route;
 mod infrastructure;
 mod listener;
+mod listener_filters;
 mod listener_set;
 mod load_balancer;
 mod matches;

@@ -160,6 +160,8 @@ pub mod reason {
     pub const PROTOCOL_CONFLICT: &str = "ProtocolConflict";
     pub const HOSTNAME_CONFLICT: &str = "HostnameConflict";
     pub const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
+    pub const INVALID_LISTENER_FILTER: &str = "InvalidListenerFilter";
+    pub const INVALID_LISTENER_FILTER_REF: &str = "InvalidListenerFilterRef";
     pub const INVALID_ROUTE_KINDS: &str = "InvalidRouteKinds";
     pub const NO_VALID_CA_CERTIFICATE: &str = "NoValidCACertificate";
     pub const INVALID_CA_CERTIFICATE_REF: &str = "InvalidCACertificateRef";

@@ -1,6 +1,7 @@
 //! The one function a newcomer reads: what happens to a request.
 //!
-//! `route (404) -> filters (may answer: redirect) -> pick a destination -> pick an endpoint -> Forward`.
+//! `filters of the listener (ask first) -> route (404) -> filters (may answer: redirect) -> pick a destination
+//! -> pick an endpoint -> Forward`.
 //! A rule with an authorization service has it asked before what was decided is carried out: [`Decide::authorizer`].
 //!
 //! Each phase hands out a receipt that only it can make and that the next one asks for: `Matched`, `Admitted`,
@@ -28,6 +29,15 @@ pub use crate::route::{Fields, RequestHead};
 pub enum Decision {
     Forward(Forward),
     Reply(Reply),
+    /// A filter of the listener comes first: this rule's authorization service is asked, then all is decided by
+    /// [`Decide::request_after`] it.
+    Ask(RuleId),
+}
+
+impl From<Reply> for Decision {
+    fn from(reply: Reply) -> Self {
+        Decision::Reply(reply)
+    }
 }
 
 /// Send it on. The rule and the destination are read from the same snapshot: `snapshot.rule(rule)`.
@@ -91,9 +101,20 @@ impl Decide<'_> {
     /// What happens to a request that came in on `listener`. Deterministic: the same snapshot, balancer state and
     /// arguments give the same decision.
     pub fn request<F: Fields>(&mut self, listener: ListenerId, head: &RequestHead<'_, F>, now: Moment) -> Decision {
-        match self.forward(listener, head, now) {
+        self.request_after(listener, head, 0, now)
+    }
+
+    /// As [`Decide::request`], of a request that `passed` so many filters of the listener.
+    pub fn request_after<F: Fields>(
+        &mut self,
+        listener: ListenerId,
+        head: &RequestHead<'_, F>,
+        passed: u8,
+        now: Moment,
+    ) -> Decision {
+        match self.forward(listener, head, passed, now) {
             Ok(forward) => Decision::Forward(forward),
-            Err(reply) => Decision::Reply(reply),
+            Err(decision) => decision,
         }
     }
 
@@ -101,14 +122,15 @@ impl Decide<'_> {
         &mut self,
         listener: ListenerId,
         head: &RequestHead<'_, F>,
+        passed: u8,
         now: Moment,
-    ) -> Result<Forward, Reply> {
+    ) -> Result<Forward, Decision> {
         if head.method == b"OPTIONS"
-            && let Some(answer) = self.preflight(listener, head)
+            && let Some(answer) = self.preflight(listener, head, passed)
         {
-            return Err(answer);
+            return Err(answer.into());
         }
-        let matched = Matched::find(self.snapshot, listener, head)?; // 404
+        let matched = Matched::find(self.snapshot, listener, head, passed)?; // 404
         let admitted = matched.admit(head)?; // 3xx
         let picked = admitted.pick(self.snapshot, self.balancers, head, now)?; // 500, 503
         Ok(picked.forward(now))
@@ -116,7 +138,7 @@ impl Decide<'_> {
 
     /// The answer to a CORS preflight: by the rule that the request it asks about would meet (Fetch, "CORS protocol").
     /// `None`: not a preflight, or no rule of ours answers it.
-    fn preflight<F: Fields>(&self, listener: ListenerId, head: &RequestHead<'_, F>) -> Option<Reply> {
+    fn preflight<F: Fields>(&self, listener: ListenerId, head: &RequestHead<'_, F>, passed: u8) -> Option<Reply> {
         let asked = Preflight {
             origin: head.fields.field(b"origin")?,
             method: head.fields.field(b"access-control-request-method")?,
@@ -126,7 +148,7 @@ impl Decide<'_> {
             method: asked.method,
             ..*head
         };
-        let matched = Matched::find(self.snapshot, listener, &actual).ok()?;
+        let matched = Matched::find(self.snapshot, listener, &actual, passed).ok()?;
         let cors = filter::cors(&matched.rule.filters)?;
         Some(Reply::Preflight {
             rule: matched.rule.id,
@@ -269,7 +291,12 @@ struct Matched<'s> {
 }
 
 impl<'s> Matched<'s> {
-    fn find<F: Fields>(snapshot: &'s Snapshot, listener: ListenerId, head: &RequestHead<'_, F>) -> Result<Self, Reply> {
+    fn find<F: Fields>(
+        snapshot: &'s Snapshot,
+        listener: ListenerId,
+        head: &RequestHead<'_, F>,
+        passed: u8,
+    ) -> Result<Self, Decision> {
         let plan = snapshot.listener(listener).ok_or(Reply::NoHost)?;
         let http = plan.http().ok_or(Reply::NoHost)?;
         // Isolation: a request belongs to the first scope, even if only a later one has a route for it.
@@ -277,6 +304,9 @@ impl<'s> Matched<'s> {
             .scope_of(head.host)
             .and_then(|index| http.scopes.get(index))
             .ok_or(Reply::NoHost)?;
+        if let Some(guard) = scope.guards.get(usize::from(passed)) {
+            return Err(Decision::Ask(*guard));
+        }
         let found = scope.hosts.find(head).ok_or(Reply::NoRoute)?;
         let rule = snapshot.rule(found.rule).ok_or(Reply::NoRoute)?;
         Ok(Self {

@@ -186,6 +186,8 @@ pub struct ScopePlan {
     pub certificates: Vec<CertificateName>,
     pub tls: ListenerTls,
     pub hosts: HostTable,
+    /// Who is asked before a route is looked for; see [`crate::ir::HttpScope`].
+    pub guards: Vec<RuleId>,
 }
 
 /// A stream listener.

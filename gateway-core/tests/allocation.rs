@@ -89,6 +89,7 @@ fn configuration() -> Ir {
         certificates: Vec::new(),
         tls: Default::default(),
         hosts: vec![host("a.example.com"), host("*.example.com")],
+        guards: Vec::new(),
     };
     let bind = Bind {
         addr: None,
@@ -127,7 +128,7 @@ fn decide(snapshot: &Snapshot, balancers: &mut Balancers, host: &str, path: &str
         fields: &fields,
     };
     match (Decide { snapshot, balancers }).request(ListenerId(0), &head, now) {
-        Decision::Reply(_) => false,
+        Decision::Reply(_) | Decision::Ask(_) => false,
         Decision::Forward(forward) => {
             balancers.started(forward.endpoint);
             balancers.answered(forward.endpoint);

@@ -110,6 +110,7 @@ impl Out {
             certificates,
             tls,
             hosts,
+            guards,
         } = scope;
         let ListenerTls {
             terms: TlsTerms { version_min, suites },
@@ -124,6 +125,13 @@ impl Out {
         }
         if let Some(clients) = clients {
             self.line(2, format!("client certificates {clients:?}"));
+        }
+        for guard in guards {
+            self.line(2, format!("first {}", guard.name));
+            guard
+                .filters
+                .iter()
+                .for_each(|filter| self.line(3, format!("{filter:?}")));
         }
         for host in hosts {
             let VirtualHost { hostname, rules } = &**host;

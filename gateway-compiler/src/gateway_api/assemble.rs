@@ -38,7 +38,9 @@ pub(super) fn assemble<'o>(
     let mut by_bind: BTreeMap<Bind, Vec<Served<'_, '_>>> = BTreeMap::new();
     for gateway in gateways {
         for listener in &gateway.listeners {
-            let Some(protocol) = listener.serves() else { continue };
+            let Some(protocol) = listener.serves().or(listener.is_shut()) else {
+                continue;
+            };
             for addr in &gateway.addresses {
                 let bind = Bind {
                     addr: *addr,
@@ -57,6 +59,7 @@ pub(super) fn assemble<'o>(
     let mut ir = Ir::default();
     for (bind, mut served) in by_bind {
         served.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
+        keep_open(&mut served);
         let listener = one(work, bind, &served);
         ir.listeners.insert(bind, listener);
     }
@@ -65,6 +68,19 @@ pub(super) fn assemble<'o>(
         .collect();
     keep_what_is_named(&mut ir, work);
     (ir, statuses)
+}
+
+/// One that is shut keeps requests from listeners for more hosts, and takes nothing that another one serves.
+fn keep_open(served: &mut Vec<Served<'_, '_>>) {
+    let is_open = |one: &Served<'_, '_>| one.listener.serves().is_some();
+    let open = served.iter().filter(|one| is_open(one));
+    let open: Vec<_> = open.map(|one| (one.protocol, one.listener.hostname.clone())).collect();
+    served.retain(|one| {
+        let gives_way = |(protocol, hostname): &(Protocol, HostPattern)| {
+            *protocol != one.protocol || *hostname == one.listener.hostname
+        };
+        is_open(one) || !open.iter().any(gives_way)
+    });
 }
 
 fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_core::ir::Listener {
@@ -113,6 +129,13 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
             certificates: s.listener.certificates.clone(),
             tls: s.listener.tls.clone(),
             hosts: hosts(work, s),
+            guards: s
+                .listener
+                .guards
+                .rules
+                .iter()
+                .map(|rule| shown(work, s, rule))
+                .collect(),
         })
         .collect();
     scopes.sort_by(|a, b| {
@@ -131,12 +154,7 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
 fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<Arc<VirtualHost>> {
     let hosts = served.listener.hosts.iter().map(|((hostname, _), rules)| {
         report_shadowed(hostname, rules, &mut work.found);
-        let rules = rules.iter().map(|(_, rule)| match served.certificate {
-            Some(certificate) => {
-                client_certificate::present(&mut work.services, served.gateway, certificate, rule).into()
-            }
-            None => Arc::clone(rule),
-        });
+        let rules = rules.iter().map(|(_, rule)| shown(work, served, rule));
         let rules: Vec<_> = rules.collect();
         let known = work.before.hosts.get(&served.listener.name);
         known
@@ -149,6 +167,14 @@ fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<Arc<VirtualHost>> 
     let hosts: Vec<_> = hosts.collect();
     work.after.hosts.insert(served.listener.name.clone(), hosts.clone());
     hosts
+}
+
+/// The rule as this Gateway has it: with what it shows to endpoints that ask.
+fn shown(work: &mut Work<'_>, served: &Served<'_, '_>, rule: &Arc<HttpRule>) -> Arc<HttpRule> {
+    match served.certificate {
+        Some(certificate) => client_certificate::present(&mut work.services, served.gateway, certificate, rule).into(),
+        None => Arc::clone(rule),
+    }
 }
 
 /// The host that had this name and the very same rules before.
@@ -221,6 +247,7 @@ fn requests_of_a_stream(work: &mut Work<'_>, served: &[Served<'_, '_>]) -> HttpR
         certificates: Vec::new(),
         tls: Default::default(),
         hosts: hosts.clone(),
+        guards: Vec::new(),
     });
     HttpRules {
         tls: false,
@@ -261,7 +288,8 @@ fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
             Plane::Kernel(_) | Plane::Splice(_) => {}
             Plane::Http(rules) => {
                 let hosts = rules.scopes.iter().flat_map(|scope| &scope.hosts);
-                let rules = hosts.flat_map(|host| &host.rules);
+                let guards = rules.scopes.iter().flat_map(|scope| &scope.guards);
+                let rules = hosts.flat_map(|host| &host.rules).chain(guards);
                 rules.flat_map(|rule| rule.services()).for_each(&mut note);
             }
         }

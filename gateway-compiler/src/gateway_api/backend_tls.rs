@@ -268,7 +268,9 @@ pub(super) fn statuses(
     let mut by_gateway: Vec<(ParentName, BTreeSet<&Key>)> = Vec::new();
     for gateway in gateways {
         let routes = gateway.listeners.iter().flat_map(|listener| &listener.attached);
-        let reached = routes.filter_map(|route| services.get(route)).flatten().collect();
+        let routed = routes.filter_map(|route| services.get(route)).flatten();
+        let asked = gateway.listeners.iter().flat_map(|listener| &listener.guards.reached);
+        let reached = routed.chain(asked).collect();
         let id = gateway.subject.id;
         let name = ParentName {
             kind: Kind::Gateway,

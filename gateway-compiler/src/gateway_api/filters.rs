@@ -1,6 +1,6 @@
 //! Route filters to IR filters: one error case per way to be wrong.
 
-mod auth;
+pub(super) mod auth;
 mod cors;
 mod mirror;
 

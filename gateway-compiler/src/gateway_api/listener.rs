@@ -2,6 +2,7 @@
 
 use super::condition::Problem;
 use super::frontend_tls::{self, Weight};
+use super::listener_filters::{self, Guards, Place};
 use super::route::Stream;
 use super::{Work, certificate, hostname};
 use crate::diagnostic::Severity;
@@ -72,6 +73,8 @@ pub(super) struct Listener<'o> {
     /// In order of age.
     pub streams: Vec<Attached>,
     pub wishes: Vec<Wish>,
+    /// Who is asked before a route is looked for.
+    pub guards: Guards,
 }
 
 impl Listener<'_> {
@@ -82,6 +85,15 @@ impl Listener<'_> {
             true => self.protocol,
             false => None,
         }
+    }
+
+    /// What it speaks, if it is not accepted for its filters alone: then nothing passes, and it falls to no other one.
+    pub fn is_shut(&self) -> Option<Protocol> {
+        let for_filters = self.guards.refused.is_some() && self.refused == self.guards.refused;
+        let without_certificate = self.terminates() && self.certificates.is_empty();
+        let http = matches!(self.protocol, Some(Protocol::Http | Protocol::Https));
+        self.protocol
+            .filter(|_| for_filters && http && self.conflict.is_none() && !without_certificate)
     }
 
     /// Whether TLS ends here.
@@ -127,6 +139,7 @@ pub(super) fn read<'o>(
         hosts: BTreeMap::new(),
         streams: Vec::new(),
         wishes: Vec::new(),
+        guards: Guards::default(),
     };
     let mut reading = Reading {
         work,
@@ -135,8 +148,8 @@ pub(super) fn read<'o>(
         listener: &mut listener,
     };
     reading.port();
-    reading.filters();
     reading.protocol();
+    reading.filters();
     reading.hostname();
     reading.kinds();
     reading.namespaces();
@@ -184,16 +197,21 @@ impl Reading<'_, '_> {
         }
     }
 
-    /// Requests that a filter should refuse or change must not pass without it.
     fn filters(&mut self) {
-        if self.spec.filters.is_some() {
-            self.refuse(
-                reason::UNSUPPORTED_VALUE,
-                ".filters",
-                "filters of a listener are not served, and without them it is closed".to_owned(),
-                "put them into the rules of its routes",
-            );
+        let place = Place {
+            by: self.listener.by,
+            section: self.listener.section,
+            field: &self.listener.field,
+            protocol: self.listener.protocol,
+        };
+        let guards = listener_filters::read(self.work, &place, &self.spec.filters);
+        if self.listener.refused.is_none() {
+            self.listener.refused = guards.refused.clone();
         }
+        if self.listener.unresolved.is_none() {
+            self.listener.unresolved = guards.unresolved.clone();
+        }
+        self.listener.guards = guards;
     }
 
     fn protocol(&mut self) {

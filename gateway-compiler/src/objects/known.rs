@@ -231,10 +231,9 @@ fn fields(kind: Kind) -> Fields {
     match kind {
         Kind::GatewayClass => (&["spec.description"], &[]),
         Kind::GatewayClassConfig => (&[], &[]),
-        Kind::ListenerSet => (&["spec.listeners.filters"], &[]),
+        Kind::ListenerSet => (&[], &[]),
         Kind::Gateway => (
-            // That there are filters is read: it closes the listener.
-            &["spec.listeners.filters"],
+            &[],
             &[
                 "spec.backendTLS",
                 "spec.defaultScope",

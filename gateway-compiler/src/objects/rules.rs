@@ -47,6 +47,7 @@ const RULES: &[(&[Kind], &str, Rule)] = &[
     (GATEWAY, "spec.listeners[].tls.certificateRefs", ItemsMax(64)),
     (GATEWAY, "spec.listeners[].tls.options", ItemsMax(16)),
     (GATEWAY, "spec.listeners[].allowedRoutes.kinds", ItemsMax(8)),
+    (GATEWAY, "spec.listeners[].filters.requests", ItemsMax(16)),
     (ROUTES, "spec.hostnames[]", Length(1, 253)),
     (ROUTES, "spec.rules[].name", LABEL),
     (ROUTES, "spec.rules[].filters", ItemsMax(16)),
@@ -115,9 +116,19 @@ pub(super) fn broken(kind: Kind, meta: &Metadata, tree: &Node) -> Vec<Broken> {
         });
     }
     match kind {
-        Kind::Gateway | Kind::ListenerSet => each(tree, "spec.listeners[]", String::new(), &mut |field, node| {
-            found.extend(listener(field, node));
-        }),
+        Kind::Gateway | Kind::ListenerSet => {
+            each(tree, "spec.listeners[]", String::new(), &mut |field, node| {
+                found.extend(listener(field, node));
+            });
+            each(
+                tree,
+                "spec.listeners[].filters.requests",
+                String::new(),
+                &mut |field, node| {
+                    filters(field, node, &mut found);
+                },
+            );
+        }
         Kind::HttpRoute | Kind::GrpcRoute => {
             each(tree, "spec.rules[]", String::new(), &mut |field, node| {
                 retries(&field, node, &mut found);

@@ -69,14 +69,14 @@ impl Gateway {
     fn reply(&mut self, host: &str, path: &str) -> Reply {
         match self.get(host, path) {
             Decision::Reply(reply) => reply,
-            Decision::Forward(forward) => panic!("{forward:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
     fn forward(&mut self, path: &str) -> Forward {
         match self.get("h", path) {
             Decision::Forward(forward) => forward,
-            Decision::Reply(reply) => panic!("{reply:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -52,7 +52,8 @@ impl Ids {
                 Plane::Kernel(_) | Plane::Splice(_) => {}
                 Plane::Http(http) => {
                     let hosts = http.scopes.iter().flat_map(|scope| &scope.hosts);
-                    rules.extend(hosts.flat_map(|host| &host.rules).map(|r| &r.name));
+                    let guards = http.scopes.iter().flat_map(|scope| &scope.guards);
+                    rules.extend(hosts.flat_map(|host| &host.rules).chain(guards).map(|r| &r.name));
                 }
             }
         }

@@ -89,6 +89,7 @@ pub fn scope(hostname: Option<&str>, rules: Vec<HttpRule>) -> HttpScope {
         certificates: Vec::new(),
         tls: Default::default(),
         hosts: vec![VirtualHost::new(hostname, rules)],
+        guards: Vec::new(),
     }
 }
 

@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// Longest list of turns of a service. Weights whose turns would not fit are scaled down, each to at least one.
 pub const TURNS_MAX: u64 = 16_384;
 
+/// Never configured.
+const NO_RULE: RuleId = RuleId(u32::MAX);
+
 /// What the workers need to know of `ir`. `ids` must have been assigned to it.
 pub fn lower(ir: &Ir, revision: Revision, ids: &Ids) -> Snapshot {
     lower_from(ir, revision, ids, &Snapshot::default())
@@ -183,11 +186,9 @@ fn http_plan(
 ) -> HttpPlan {
     let mut scopes: Vec<&HttpScope> = http.scopes.iter().collect();
     scopes.sort_by_key(|scope| Reverse(scope.hostname.specificity()));
-    for rule in scopes
-        .iter()
-        .flat_map(|scope| &scope.hosts)
-        .flat_map(|host| &host.rules)
-    {
+    let guards = scopes.iter().flat_map(|scope| &scope.guards);
+    let routed = scopes.iter().flat_map(|scope| &scope.hosts);
+    for rule in routed.flat_map(|host| &host.rules).chain(guards) {
         let Some(id) = ids.rule(&rule.name) else { continue };
         // The same rule stands under each of its hostnames.
         if snapshot.rule(id).is_none() {
@@ -207,6 +208,10 @@ fn http_plan(
             |name| ids.rule(name),
             tables.get(&scope.listener).copied(),
         ),
+        // Without an id nobody is asked, and so nothing passes.
+        guards: (scope.guards.iter())
+            .map(|rule| ids.rule(&rule.name).unwrap_or(NO_RULE))
+            .collect(),
     };
     let plan = HttpPlan::new(http.tls, scopes.into_iter().map(scope_plan).collect());
     match http.streams.is_empty() {

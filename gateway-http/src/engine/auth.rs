@@ -50,7 +50,7 @@ impl Engine {
         if stream.asks.is_some() {
             return;
         }
-        let (Some(forward), Some(revision)) = (stream.forward, stream.revision) else {
+        let (Some(rule), Some(revision)) = (stream.asking(), stream.revision) else {
             return self.refuse(c, of);
         };
         let snapshot = self.revisions.get(revision);
@@ -58,14 +58,14 @@ impl Engine {
             snapshot,
             balancers: &mut self.balancers,
         }
-        .authorizer(forward.rule, &[], self.now);
+        .authorizer(rule, &[], self.now);
         let to = match to {
             Ok(to) if self.questions_live < QUESTIONS_MAX => to,
             Err(Fault::Broken) => return self.fail(c, of, Fault::Broken),
             Ok(_) | Err(_) => return self.refuse(c, of),
         };
         let mut head = self.lists.take();
-        let auth = snapshot.rule(forward.rule).and_then(|rule| rule.auth.as_ref());
+        let auth = snapshot.rule(rule).and_then(|rule| rule.auth.as_ref());
         let Some(method) = auth.and_then(|auth| compose(auth, &stream.head, stream.method, to.tls, &mut head)) else {
             self.lists.put(&mut head);
             return self.refuse(c, of);
@@ -91,14 +91,15 @@ impl Engine {
         stream.replayable = true;
         stream.forward = Some(Forward {
             rule: NO_RULE,
+            destination: 0,
             endpoint: to.endpoint,
             protocol: to.protocol,
+            prefix_len: 0,
             tls: to.tls,
             attempt_timeout: None,
             deadline: None,
             retries: false,
             session: None,
-            ..forward
         });
         stream.started = self.now;
         let deadline = self.now + self.limits.auth_timeout;
@@ -111,6 +112,24 @@ impl Engine {
         down.sent_head = true;
         down.sent_end = true;
         self.dispatch(c, index);
+    }
+
+    /// A filter of the listener comes before any rule. `c` is the client's connection for the first one.
+    #[cold]
+    pub(super) fn ask_first(&mut self, c: &mut Connection, of: u32, rule: RuleId) {
+        if self.streams[of].passed == 0 {
+            self.stamp(c, of);
+            let stream = &mut self.streams[of];
+            stream.replayable = true;
+            // gRPC-Web has no length that means anything.
+            if stream.web.is_none() && self.limit_body(of) {
+                return self.fail(c, of, Fault::BodyTooLarge);
+            }
+        }
+        let stream = &mut self.streams[of];
+        stream.guard = Some(rule);
+        stream.guarded = true;
+        self.ask(c, of);
     }
 
     /// Nobody says that the request may pass.
@@ -177,9 +196,9 @@ impl Engine {
         let Some(of) = self.take_asker(key, of) else { return };
         let stream = &mut self.streams[of];
         let rule = stream
-            .forward
+            .asking()
             .zip(stream.revision)
-            .and_then(|(forward, revision)| self.revisions.get(revision).rule(forward.rule));
+            .and_then(|(rule, revision)| self.revisions.get(revision).rule(rule));
         let Some(auth) = rule.and_then(|rule| rule.auth.as_ref()) else {
             return self.refuse(c, of);
         };
@@ -189,6 +208,13 @@ impl Engine {
         }
         stream.guarded = false;
         self.metrics.auth_allowed_total += 1;
+        if stream.guard.take().is_some() {
+            stream.passed = stream.passed.saturating_add(1);
+            let listener = stream.facts.listener;
+            // Whether it came on the right connection was decided before anybody was asked.
+            let decision = self.decide(of, listener, None);
+            return self.carry_out(c, of, decision);
+        }
         if stream.mirrored && stream.tunnel.is_none() {
             self.open_mirrors(c, of);
         }
@@ -273,7 +299,7 @@ impl Engine {
         }
         let asker = &self.streams[question.of.index];
         let waits = asker.asks == Some(self.streams.key(index));
-        let rule = asker.forward.filter(|_| waits)?.rule;
+        let rule = asker.asking().filter(|_| waits)?;
         let another = Decide {
             snapshot: self.revisions.get(revision),
             balancers: &mut self.balancers,

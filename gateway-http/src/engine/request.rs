@@ -41,20 +41,33 @@ impl Engine {
             Role::Downstream { facts: Some(facts), .. } => Some(facts.server_name.as_deref().unwrap_or_default()),
             Role::Downstream { .. } | Role::Upstream { .. } => None,
         };
-        match self.decide(index, listener, server_name) {
+        let decision = self.decide(index, listener, server_name);
+        self.carry_out(c, index, decision);
+    }
+
+    /// `c` is the client's connection unless filters of the listener let the request pass before.
+    pub(super) fn carry_out(&mut self, c: &mut Connection, index: u32, decision: Result<Decision, Fault>) {
+        match decision {
             Ok(Decision::Forward(forward)) => {
-                self.complete_for_upstream(c, index, forward.tls);
+                let first = self.streams[index].passed == 0;
+                if first {
+                    self.stamp(c, index);
+                }
+                self.set_scheme(index, forward.tls);
                 self.adopt_rule(index, forward.rule);
                 if self.limit_body(index) {
                     return self.fail(c, index, Fault::BodyTooLarge);
                 }
+                if !first && let Err(fault) = self.transform_waiting(index) {
+                    return self.fail(c, index, fault);
+                }
                 let stream = &mut self.streams[index];
                 stream.forward = Some(forward);
-                stream.replayable = true;
+                stream.replayable |= first;
                 stream.retrying.on = forward.retries;
                 let by_client = stream
                     .grpc_timeout
-                    .map(|timeout| self.now + timeout.min(self.limits.grpc_timeout_max));
+                    .map(|timeout| stream.started + timeout.min(self.limits.grpc_timeout_max));
                 stream.deadline = match (forward.deadline, by_client) {
                     (Some(route), Some(client)) => Some(route.min(client)),
                     (route, client) => route.or(client),
@@ -72,6 +85,7 @@ impl Engine {
                 self.dispatch(c, index);
             }
             Ok(Decision::Reply(reply)) => self.reply(c, index, &reply),
+            Ok(Decision::Ask(rule)) => self.ask_first(c, index, rule),
             Err(fault) => self.fail(c, index, fault),
         }
     }
@@ -145,8 +159,8 @@ impl Engine {
         }
     }
 
-    /// What the endpoint is told of the client; the same on every attempt.
-    fn complete_for_upstream(&mut self, c: &Connection, index: u32, tls: bool) {
+    /// What the endpoint is told of the client, whose connection is `c`; the same on every attempt.
+    pub(super) fn stamp(&mut self, c: &Connection, index: u32) {
         let Role::Downstream { stamp, .. } = &c.role else {
             return;
         };
@@ -171,7 +185,11 @@ impl Engine {
                 head.set_known(token, stamp.value(field));
             }
         }
-        // What goes upstream, whatever came in (RFC 9113 8.3.1).
+    }
+
+    /// What goes upstream, whatever came in (RFC 9113 8.3.1).
+    fn set_scheme(&mut self, index: u32, tls: bool) {
+        let head = &mut self.streams[index].head;
         let scheme: &[u8] = if tls { b"https" } else { b"http" };
         if let Some(place) = head.place_of(Token::SCHEME)
             && head.value(&head.fields()[place]) != scheme
@@ -181,7 +199,12 @@ impl Engine {
     }
 
     /// `server_name`: of the TLS handshake, empty without one; `None` without TLS.
-    fn decide(&mut self, index: u32, listener: ListenerId, server_name: Option<&str>) -> Result<Decision, Fault> {
+    pub(super) fn decide(
+        &mut self,
+        index: u32,
+        listener: ListenerId,
+        server_name: Option<&str>,
+    ) -> Result<Decision, Fault> {
         let stream = &mut self.streams[index];
         let head = &mut stream.head;
         if head.is_too_large() {
@@ -242,7 +265,7 @@ impl Engine {
             snapshot,
             balancers: &mut self.balancers,
         }
-        .request(listener, &request, self.now))
+        .request_after(listener, &request, stream.passed, self.now))
     }
 
     /// Finds a connection for the stream's next attempt and opens the upstream leg there, or lets it wait. There is no

@@ -159,8 +159,12 @@ pub struct Stream {
     pub aside: bool,
     /// What an authorization service is asked with it.
     pub question: Option<Box<Question>>,
-    /// It must not go upstream: its rule asks an authorization service, which has not let it pass.
+    /// It must not go upstream: its rule or listener asks an authorization service, which has not let it pass.
     pub guarded: bool,
+    /// The filter of the listener that is asked; until the last one let it pass it has no rule.
+    pub guard: Option<RuleId>,
+    /// So many filters of the listener let it pass.
+    pub passed: u8,
     /// The question whose answer it waits for.
     pub asks: Option<StreamKey>,
     /// Its rule has mirrors.
@@ -217,6 +221,8 @@ impl Default for Stream {
             aside: false,
             question: None,
             guarded: false,
+            guard: None,
+            passed: 0,
             asks: None,
             mirrored: false,
             mirrors: Vec::new(),
@@ -263,6 +269,11 @@ impl Default for Facts {
 }
 
 impl Stream {
+    /// Whose authorization service it waits for: a filter of the listener's, else its rule's.
+    pub fn asking(&self) -> Option<RuleId> {
+        self.guard.or(self.forward.map(|forward| forward.rule))
+    }
+
     /// The leg the bytes come from and the leg they go to.
     #[inline]
     pub fn legs_from(&mut self, from: usize) -> (&mut Leg, &mut Leg) {

@@ -62,6 +62,30 @@ impl Engine {
         }
     }
 
+    /// Body that came before the rule was known goes through its transform.
+    ///
+    /// # Errors
+    /// What is wrong with it, as if it came now.
+    #[cold]
+    pub(super) fn transform_waiting(&mut self, index: u32) -> Result<(), Fault> {
+        let stream = &self.streams[index];
+        let up = &stream.legs[UP];
+        if stream.transform.is_none() || (up.pending_len() == 0 && !up.pending_end) {
+            return Ok(());
+        }
+        let waits = up.pending[up.pending_start..].to_vec();
+        let end = up.pending_end;
+        let mut given = Vec::new();
+        if !self.transform_body(index, DOWN, &waits, end, &mut given)? {
+            let up = &mut self.streams[index].legs[UP];
+            up.surplus += waits.len() as isize - given.len() as isize;
+            self.pool.arm(&mut up.pending);
+            up.pending.truncate(up.pending_start);
+            up.pending.extend_from_slice(&given);
+        }
+        Ok(())
+    }
+
     /// Whether the promised length alone is too much; from now on the body is counted if it has a limit.
     pub(super) fn limit_body(&mut self, index: u32) -> bool {
         let Some(max) = self.limits.body_bytes_max else {

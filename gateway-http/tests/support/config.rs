@@ -20,6 +20,8 @@ pub struct Config {
     pub shadows: Vec<SocketAddr>,
     /// Rules beside `rule`.
     pub more: Vec<HttpRule>,
+    /// Who is asked before a route is looked for.
+    pub guards: Vec<HttpRule>,
     /// Whom the rules are for.
     pub hostname: HostPattern,
 }
@@ -51,6 +53,7 @@ impl Config {
             endpoints: (1..=count).map(endpoint_addr).collect(),
             rule,
             more: Vec::new(),
+            guards: Vec::new(),
             hostname: HostPattern::Any,
             balance: BalancePolicy::RoundRobin,
             shadows: Vec::new(),
@@ -77,6 +80,7 @@ impl Config {
             certificates: Vec::new(),
             tls: Default::default(),
             hosts: vec![host],
+            guards: self.guards.iter().cloned().map(Arc::new).collect(),
         };
         let plane = Plane::Http(HttpRules {
             tls: false,

@@ -124,6 +124,10 @@ pub fn routes(published: &Published) -> Vec<Value> {
             gateway_core::ir::Plane::Kernel(_) | gateway_core::ir::Plane::Splice(_) => {}
             gateway_core::ir::Plane::Http(rules) => {
                 for scope in &rules.scopes {
+                    let guard = |rule: &std::sync::Arc<HttpRule>| {
+                        http_rule(rule, scope.listener.as_str(), &scope.hostname.to_string())
+                    };
+                    rows.extend(scope.guards.iter().map(guard));
                     for host in &scope.hosts {
                         let row = |rule: &std::sync::Arc<HttpRule>| {
                             http_rule(rule, scope.listener.as_str(), &host.hostname.to_string())

@@ -133,6 +133,7 @@ pub fn http(bind: SocketAddr, certificate: Option<&str>, routes: &[(&str, &str, 
         certificates: certificate.into_iter().map(Into::into).collect(),
         tls: Default::default(),
         hosts: vec![VirtualHost::new(HostPattern::Any, routes.iter().map(rule))],
+        guards: Vec::new(),
     };
     listener(
         bind,

@@ -1,4 +1,4 @@
-"""guarded.py SLUICE DIRECTORY: rules that ask an authorization service first, with services that others wrote.
+"""guarded.py SLUICE DIRECTORY: rules and listeners that ask an authorization service first, with services that others wrote.
 
 Services are Python's HTTP server, which answers as the request's token asks, nginx and nghttpd (HTTP/2); clients are curl
 and h2load. Everything runs on the loopback of the namespace this is started in. Prints one JSON line; what does not hold
@@ -7,7 +7,7 @@ is named, and the exit status is 1.
 import http.server, json, os, signal, socketserver, subprocess, sys, threading, time, urllib.request
 
 SLUICE, DIR = sys.argv[1:3]
-ADMIN, HTTP, ECHO, AUTH, NGINX, NGHTTPD, NOBODY = range(8101, 8108)
+ADMIN, HTTP, ECHO, AUTH, NGINX, NGHTTPD, NOBODY, FIRST = range(8101, 8109)
 FAILED, HELD, PASSED, ASKED = [], 0, [], []
 
 
@@ -105,33 +105,43 @@ def service(name, port, **more):
                  endpoints=[{"addresses": ["127.0.0.1"]}])]
 
 
+def ask(auth, **http):
+    return {"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": {"name": auth, "port": 80}, "http": http}}
+
+
 def rule(matched, auth, to="echo", **http):
-    return {"matches": [{"path": {"value": matched}}], "backendRefs": [{"name": to, "port": 80}], "filters": [
-        {"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": {"name": auth, "port": 80}, "http": http}}]}
+    return {"matches": [{"path": {"value": matched}}], "backendRefs": [{"name": to, "port": 80}], "filters": [ask(auth, **http)]}
 
 
 OBJECTS = [
     dict(apiVersion="gateway.networking.k8s.io/v1", kind="Gateway", metadata={"name": "edge"}, spec={
         "gatewayClassName": "sluice", "addresses": [{"type": "IPAddress", "value": "127.0.0.1"}],
-        "listeners": [{"name": "http", "protocol": "HTTP", "port": HTTP}]}),
+        "listeners": [{"name": "http", "protocol": "HTTP", "port": HTTP}, {
+            "name": "first", "protocol": "HTTP", "port": FIRST, "filters": {"requests": [
+                ask("auth", path="/one", allowedResponseHeaders=["X-User"]), ask("nginx", path="/auth", allowedResponseHeaders=["X-Second"])]}}]}),
     *service("echo", ECHO), *service("auth", AUTH), *service("nginx", NGINX),
     *service("nghttpd", NGHTTPD, appProtocol="kubernetes.io/h2c"), *service("nobody", NOBODY),
     dict(apiVersion="gateway.networking.k8s.io/v1", kind="HTTPRoute", metadata={"name": "guarded"}, spec={
-        "parentRefs": [{"name": "edge"}], "rules": [
+        "parentRefs": [{"name": "edge", "sectionName": "http"}], "rules": [
             rule("/app", "auth", path="/check", allowedHeaders=["X-Shown"], allowedResponseHeaders=["X-User"]),
             rule("/nginx", "nginx", to="nginx", path="/auth", allowedResponseHeaders=["x-user"]),
             rule("/h2", "nghttpd", path="/files"),
             rule("/nobody", "nobody"),
             rule("/missing", "missing"),
         ]}),
+    dict(apiVersion="gateway.networking.k8s.io/v1", kind="HTTPRoute", metadata={"name": "of-ann"}, spec={
+        "parentRefs": [{"name": "edge", "sectionName": "first"}], "rules": [
+            {"matches": [{"path": {"value": "/any"}, "headers": [{"name": "X-User", "value": "ann"}]}], "backendRefs": [{"name": "echo", "port": 80}]},
+            {"matches": [{"path": {"value": "/any"}}], "backendRefs": [{"name": "nginx", "port": 80}]},
+        ]}),
 ]
 
 
 # --- clients
 
-def curl(path, *more, token=None):
+def curl(path, *more, token=None, port=HTTP):
     """Status, body, head."""
-    args = ["curl", "-sS", "-m", "20", "-i", *more, f"http://127.0.0.1:{HTTP}{path}"]
+    args = ["curl", "-sS", "-m", "20", "-i", *more, f"http://127.0.0.1:{port}{path}"]
     if token:
         args += ["-H", f"authorization: Bearer {token}"]
     text = subprocess.run(args, capture_output=True).stdout.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"").decode()
@@ -177,6 +187,18 @@ def rows():
     check("a head alone", curl("/nginx", "-I")[0], 403)
 
 
+def first():
+    """Filters of a listener: asked before a route is looked for, in their order, and the route goes by what they said."""
+    for version in ["--http1.1", "--http2-prior-knowledge"]:
+        ASKED.clear()
+        status, body, _ = curl("/any/a", version, "--data-binary", f"@{DIR}/big", "-H", "x-user: forged", token="good", port=FIRST)
+        told = json.loads(body) if status == 200 else {}
+        check("the route of ann", (status, told.get("x-user"), told.get("len"), told.get("path")), (200, "ann", 500_000, "/any/a"))
+        check("asked once", [(method, path) for method, path, _ in ASKED], [("POST", "/one/any/a")])
+        check("nobody is let in anywhere", [curl(path, version, port=FIRST)[:2] for path in ["/any", "/nowhere"]], [(401, "who are you?")] * 2)
+        check("whoever is let in learns what is not there", curl("/nowhere", version, token="good", port=FIRST)[0], 404)
+
+
 def many():
     """A hundred at a time, and none mixed up."""
     for token, want in [("good", "2xx"), ("bad", "4xx")]:
@@ -215,9 +237,10 @@ try:
                 raise
             time.sleep(0.05)
     rows()
+    first()
     many()
     counted = [metric(outcome) for outcome in ["allowed", "denied", "failed"]]
-    check("each kind is counted", counted, [2006, 2013, 6])
+    check("each kind is counted", counted, [2014, 2017, 6])
 finally:
     for process in (gateway, *others):
         process.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ const NAMES_MAX: usize = 64;
 /// Bytes of a path that stands before others (Gateway API).
 const PREFIX_BYTES_MAX: usize = 1024;
 
-pub(super) fn convert(
+pub(in crate::gateway_api) fn convert(
     spec: &ExternalAuthSpec,
     field: &str,
     resolve: &mut dyn FnMut(&BackendRef, String) -> Referred,
@@ -22,7 +22,7 @@ pub(super) fn convert(
     match spec.protocol.as_str() {
         "HTTP" => {}
         "GRPC" => {
-            let problem = "the protocol GRPC is not served: the rule answers 500".to_owned();
+            let problem = "the protocol GRPC is not served: every request is answered with 500".to_owned();
             return Err(wrong(".protocol", problem, "use protocol HTTP"));
         }
         other => {
@@ -31,7 +31,9 @@ pub(super) fn convert(
         }
     }
     if spec.forward_body.as_ref().is_some_and(|body| body.max_size != 0) {
-        let problem = "the body of a request is not shown to an authorization service: the rule answers 500".to_owned();
+        let problem =
+            "the body of a request is not shown to an authorization service: every request is answered with 500"
+                .to_owned();
         return Err(wrong(".forwardBody", problem, "remove it, or write maxSize: 0"));
     }
     let http = spec.http.clone().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! GatewayClass with its parameters, Gateway, ListenerSet and ReferenceGrant.
 
-use super::GatewayTls;
+use super::{ExternalAuthSpec, GatewayTls};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -73,16 +73,6 @@ pub struct Infrastructure {
     pub parameters_ref: Option<ObjectRef>,
 }
 
-/// Something is there, whatever it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Present;
-
-impl<'de> Deserialize<'de> for Present {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Present)
-    }
-}
-
 /// Whose ListenerSets may attach; nobody's when nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AllowedListeners {
@@ -124,8 +114,37 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     #[serde(default)]
     pub allowed_routes: AllowedRoutes,
-    /// Experimental, and not served: that there are any closes the listener.
-    pub filters: Option<Present>,
+    /// Experimental.
+    #[serde(default)]
+    pub filters: ListenerFilters,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ListenerFilters {
+    #[serde(default)]
+    pub requests: Vec<ListenerFilter>,
+    /// Lists of other phases, which nobody here knows.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, Present>,
+}
+
+/// Something is there, whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Present;
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Present)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerFilter {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub external_auth: Option<ExternalAuthSpec>,
+    pub extension_ref: Option<ObjectRef>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
