@@ -39,6 +39,7 @@ fn snapshot_of(scopes: &[(&str, &str, ListenerTls)], certificates: &[(&str, &Arc
         certificates: vec![(*certificate).into()],
         tls: tls.clone(),
         hosts: Default::default(),
+        guards: Vec::new(),
     };
     let listener = ListenerPlan {
         bind: Bind::tcp("192.0.2.1:443".parse().unwrap()),
