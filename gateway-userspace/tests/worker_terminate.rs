@@ -230,7 +230,7 @@ fn an_endpoint_that_is_somebody_else_is_left_for_another_and_never_spoken_to_in_
     );
     ir.services.insert(it.name.clone(), it);
     let mut options = options();
-    options.relay.connect_timeout = Duration::from_millis(500);
+    options.relay.connect_timeout = Duration::from_secs(1);
     let gateway = Gateway::start(&ir, options);
     for _ in 0..3 {
         assert_eq!(read_all(&mut authority.client(bind, NAME)), b"it is me");
@@ -314,7 +314,7 @@ fn a_handshake_that_stops_ends_after_its_time_and_counts_as_under_way_until_then
     let authority = Authority::new();
     let (ir, bind) = ended(&authority, echo());
     let mut options = options();
-    options.handshake_timeout = Duration::from_millis(300);
+    options.handshake_timeout = Duration::from_secs(2);
     options.handshakes_max = 1;
     let gateway = Gateway::start(&ir, options);
     let mut silent = connect(bind);

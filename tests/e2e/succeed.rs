@@ -27,10 +27,25 @@ impl Loads {
         let rows: [(&'static str, Vec<&str>); 4] = [
             ("calls", vec![&python, &calls, "198.18.0.10:50052", &time, "8", "60"]),
             ("streams", vec![&python, &streams, "198.18.0.10:50052", "20", &time]),
-            ("keep-alive", vec!["wrk", "-t1", "-c8", &wrk, "-s", &lua, h1]),
+            (
+                "keep-alive",
+                vec!["wrk", "-t1", "-c8", "--timeout", "20s", &wrk, "-s", &lua, h1],
+            ),
             (
                 "new connections",
-                vec!["wrk", "-t1", "-c4", &wrk, "-H", "connection: close", "-s", &lua, h1],
+                vec![
+                    "wrk",
+                    "-t1",
+                    "-c4",
+                    "--timeout",
+                    "20s",
+                    &wrk,
+                    "-H",
+                    "connection: close",
+                    "-s",
+                    &lua,
+                    h1,
+                ],
             ),
         ];
         let mut loads = Self(Vec::new());
@@ -141,7 +156,7 @@ fn logged(words: &str) -> Result<()> {
 pub fn failures(datapath: &str) -> Result<()> {
     let quickstart = std::fs::read_to_string(Lab::file("quickstart.yaml"))?;
     let copy = Copy::make()?;
-    let mut gateway = Gateway::start_program(&copy.0, datapath, &quickstart, &["--set=timeouts.handover=1s"])?;
+    let mut gateway = Gateway::start_program(&copy.0, datapath, &quickstart, &["--set=timeouts.handover=4s"])?;
     let first = gateway.pid();
     let loads = Loads::start(12)?;
     let usr2 = || gateway.signal(nix::sys::signal::Signal::SIGUSR2);

@@ -30,7 +30,6 @@ pub fn run(rows: &[Row], lacks: &Lacks) -> bool {
         .find(|arg| !arg.starts_with('-'))
         .unwrap_or_default();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let mut failures = Vec::new();
     for datapath in ALL {
         let due: Vec<&Row> = rows
             .iter()
@@ -58,12 +57,11 @@ pub fn run(rows: &[Row], lacks: &Lacks) -> bool {
                 Err(error) => {
                     failed += 1;
                     println!("test {} ({datapath}) ... FAILED ({seconds:.1} s)", row.name);
-                    failures.push(format!("---- {} ({datapath}) ----\n{error:#}\n", row.name));
+                    println!("\n---- {} ({datapath}) ----\n{error:#}\n\nfailures:\n", row.name);
                 }
             }
         }
     }
-    failures.iter().for_each(|failure| println!("\n{failure}"));
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!(
         "\ntest result: {word}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured; 0 filtered out\n"
