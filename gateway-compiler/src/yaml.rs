@@ -5,6 +5,7 @@
 
 pub mod decode;
 mod load;
+mod loose;
 
 use std::sync::Arc;
 
@@ -61,19 +62,48 @@ pub struct SyntaxError {
     pub remedy: String,
 }
 
+/// A document of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub root: Result<Node, SyntaxError>,
+    /// What was read although it is probably a mistake.
+    pub remarks: Vec<SyntaxError>,
+}
+
 /// Reads every document of a text; empty ones are left out. Each document fails alone.
 pub fn documents(text: &str) -> Vec<Result<Node, SyntaxError>> {
+    read(text).into_iter().map(|document| document.root).collect()
+}
+
+/// As [`documents`], with what is remarkable about each.
+pub fn read(text: &str) -> Vec<Document> {
+    let failed = |error| Document {
+        root: Err(error),
+        remarks: Vec::new(),
+    };
     if text.len() > SOURCE_BYTES_MAX {
-        return vec![Err(SyntaxError {
+        return vec![failed(SyntaxError {
             mark: Mark { line: 1, column: 1 },
             problem: format!("the text has {} bytes, more than {SOURCE_BYTES_MAX}", text.len()),
             remedy: "split it into several files".to_owned(),
         })];
     }
-    chunks(text)
-        .into_iter()
-        .filter_map(|(line, chunk)| load::document(chunk, line).transpose())
-        .collect()
+    let mut again = loose::AGAIN_BYTES_MAX;
+    let mut found = Vec::new();
+    for (line, chunk) in chunks(text) {
+        match load::document(chunk, line, &mut again) {
+            Ok(load::Loaded {
+                root: Some(node),
+                remarks,
+            }) => found.push(Document {
+                root: Ok(node),
+                remarks,
+            }),
+            Ok(load::Loaded { root: None, .. }) => {}
+            Err(error) => found.push(failed(error)),
+        }
+    }
+    found
 }
 
 /// Cuts a stream before every line that starts a document (`---`) and after every line that ends one (`...`); inside
@@ -264,8 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_given_twice_is_an_error_at_the_second() {
-        let error = documents("a: 1\na: 2\n").remove(0).unwrap_err();
-        assert_eq!((error.mark.line, error.mark.column), (2, 1));
+    fn of_a_key_given_twice_the_last_counts_as_in_a_cluster_and_it_is_said_there() {
+        let document = read("a: {x: 1}\nb: 1\na: {x: 2}\n").remove(0);
+        let node = document.root.unwrap();
+        assert_eq!(node.at("a.x").and_then(Node::text), Some("2"));
+        assert_eq!(node.locate("a.x"), Mark { line: 3, column: 8 });
+        let places: Vec<_> = document.remarks.iter().map(|remark| remark.mark).collect();
+        assert_eq!(places, [Mark { line: 3, column: 1 }]);
     }
 }

@@ -96,7 +96,10 @@ fn report_empty(work: &mut Work<'_>, object: &Object<kinds::Service>, port: &Ser
             format!("no EndpointSlice of this Service has a port named {:?}", port.name),
             "name the ports of the slices as the Service does",
         ),
-        (true, true) => ("no endpoint of this Service is ready".to_owned(), ""),
+        (true, true) => (
+            "no endpoint of this Service is ready".to_owned(),
+            "see why: its EndpointSlices say which of them are",
+        ),
     };
     work.found
         .push(subject.finding(Severity::Warning, "spec.ports", problem, remedy));

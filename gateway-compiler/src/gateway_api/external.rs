@@ -73,7 +73,7 @@ pub(super) fn backend(work: &mut Work<'_>, object: &Object<kinds::Backend>) {
     if found.0.is_empty() {
         let problem = "no endpoint of this Backend can be reached: requests to it are answered with 503";
         work.found
-            .push(subject.finding(Severity::Warning, "spec.endpoints", problem, ""));
+            .push(subject.finding(Severity::Warning, "spec.endpoints", problem, "name one that can"));
     }
     endpoints::store(work, name_of_backend(&object.key()), found.0, None);
 }

@@ -277,7 +277,14 @@ impl Reading<'_, '_> {
                 Some(_) => {}
                 None if self.listener.protocol.is_none() => {}
                 None => {
-                    let message = format!("a listener of protocol {} takes no {}", self.spec.protocol, ask.kind);
+                    let group = match (&ask.group, ours) {
+                        (Some(group), false) => format!(" of group {group:?}"),
+                        _ => String::new(),
+                    };
+                    let message = format!(
+                        "a listener of protocol {} takes no {}{group}",
+                        self.spec.protocol, ask.kind
+                    );
                     let part = format!(".allowedRoutes.kinds[{index}].kind");
                     self.unresolve(
                         reason::INVALID_ROUTE_KINDS,

@@ -143,6 +143,8 @@ const NOT_SERVED: [(&str, &str); 8] = [
 
 /// Kinds that there are or were, and that look like another one.
 const NOT_READ: [&str; 2] = ["BackendLBPolicy", "Pod"];
+/// What a test suite writes: of the group, and for no gateway to read.
+const NO_OBJECT: &str = "ConformanceReport";
 
 fn of_group(group: &str) -> impl Iterator<Item = &'static str> {
     KINDS
@@ -168,6 +170,9 @@ pub(super) fn known(api_version: &str, kind: &str) -> Known {
         if let Some((_, kind, _)) = found {
             return Known::Misspelled(*kind);
         }
+    }
+    if kind == NO_OBJECT {
+        return Known::Foreign;
     }
     match NOT_SERVED.iter().any(|(g, k)| *g == group && (*k == "*" || *k == kind)) {
         true => Known::NotServed,

@@ -5,7 +5,7 @@ use super::rules;
 use super::{Kind, Metadata, Object, ObjectId, Objects, Origin, Reading, Source, Table};
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::yaml::decode::{Report, decode};
-use crate::yaml::{Mark, Node, Value, documents};
+use crate::yaml::{self, Mark, Node, Value};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -22,8 +22,12 @@ pub(super) fn read(sources: &[Source]) -> Objects {
     let mut reader = Reader::default();
     for source in sorted {
         let file: Arc<str> = Arc::from(source.name.as_str());
-        for document in documents(&source.text) {
-            match document {
+        for document in yaml::read(&source.text) {
+            for remark in document.remarks {
+                let position = place(Some(&file), remark.mark);
+                reader.report(Severity::Warning, position, None, "", remark.problem, remark.remedy);
+            }
+            match document.root {
                 Ok(node) => reader.document(&file, node),
                 Err(error) => {
                     reader.objects.unreadable.insert(file.clone());
@@ -151,7 +155,7 @@ impl Reader {
             }
             Known::NotServed => {
                 let problem = format!(
-                    "{} {} is not served yet: the object has no effect",
+                    "{} {} is not read by this gateway: the object has no effect",
                     named.api_version, named.kind
                 );
                 self.report(
@@ -160,7 +164,7 @@ impl Reader {
                     None,
                     "kind",
                     problem,
-                    String::new(),
+                    instead_of(named.kind).to_owned(),
                 );
             }
             Known::Version(kind, versions) => {
@@ -173,7 +177,7 @@ impl Reader {
                 self.report(Severity::Error, position, id, "apiVersion", problem, remedy);
             }
             Known::Foreign => {
-                let problem = format!("{} {} is none of the kinds read here", named.api_version, named.kind);
+                let problem = format!("{} {} is not read by this gateway", named.api_version, named.kind);
                 self.report(
                     Severity::Note,
                     place(Some(file), node.locate("kind")),
@@ -304,7 +308,7 @@ impl Reader {
 
     fn store<T>(&mut self, head: (ObjectId, Metadata, Origin, &Node), table: fn(&mut Objects) -> &mut Table<T>)
     where
-        T: for<'de> Deserialize<'de>,
+        T: for<'de> Deserialize<'de> + PartialEq,
     {
         let (id, meta, origin, tree) = head;
         let mut report = Report::default();
@@ -338,6 +342,11 @@ impl Reader {
             table(&mut self.objects).insert(key, object);
             return;
         };
+        // Said twice in the same words, nothing of it is lost.
+        let severity = match first.meta == object.meta && first.body == object.body {
+            true => Severity::Warning,
+            false => Severity::Error,
+        };
         let first = first.subject().position("");
         let problem = format!(
             "this object is already at {}: the first one counts",
@@ -345,7 +354,7 @@ impl Reader {
         );
         let finding = object
             .subject()
-            .finding(Severity::Error, "metadata.name", problem, "remove one of them");
+            .finding(severity, "metadata.name", problem, "remove one of them");
         self.objects.diagnostics.push(finding);
     }
 
@@ -378,7 +387,7 @@ impl Reader {
                 Unread::NotServed if tree.at(&path).and_then(Node::text) == Some("None") => continue,
                 Unread::NotServed => (
                     "this field is not served yet: it has no effect".to_owned(),
-                    String::new(),
+                    "remove it, or see to it elsewhere".to_owned(),
                 ),
                 Unread::Unknown => (
                     format!("{} has no such field", id.kind),
@@ -389,6 +398,17 @@ impl Reader {
             let position = place(origin.file(), tree.locate_key(&path));
             self.report(Severity::Warning, position, Some(id.clone()), &path, problem, remedy);
         }
+    }
+}
+
+/// What to write instead of a kind that others read, as far as there is something.
+fn instead_of(kind: &str) -> &'static str {
+    match kind {
+        "Ingress" | "VirtualService" => "write an HTTPRoute",
+        "IngressClass" => "write a GatewayClass",
+        "Gateway" => "write a Gateway of gateway.networking.k8s.io",
+        "XListenerSet" => "write a ListenerSet",
+        _ => "remove it, or see to it elsewhere: nothing here does what it asks for",
     }
 }
 
@@ -469,6 +489,17 @@ mod tests {
     }
 
     #[test]
+    fn an_object_given_twice_in_the_same_words_loses_nothing() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
+        let twice = lines(&format!("{text}---\n{text}"));
+        assert_eq!(twice.len(), 1);
+        assert!(
+            twice[0].starts_with("f.yaml:8:18: warning: Service default/a"),
+            "{twice:?}"
+        );
+    }
+
+    #[test]
     fn a_list_is_its_items() {
         let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: x}\n";
         assert_eq!(parse(&[Source::new("f.yaml", text)]).namespaces.len(), 1);
@@ -479,6 +510,13 @@ mod tests {
         let found = lines("kind: X\n---\napiVersion: apps/v1\nkind: Deployment\n---\n[]\n");
         assert_eq!(found.len(), 3);
         assert!(found[0].contains("`apiVersion` is missing"), "{found:?}");
+        let policy = lines("apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\n");
+        assert!(
+            policy[0].contains("warning: kind: ") && policy[0].contains("(mend: "),
+            "{policy:?}"
+        );
+        let report = lines("apiVersion: gateway.networking.k8s.io/v1\nkind: ConformanceReport\n");
+        assert!(report[0].contains("note: kind: "), "{report:?}");
         assert!(found[1].contains("note: kind: apps/v1 Deployment"), "{found:?}");
     }
 }

@@ -1,34 +1,77 @@
 //! Parser events to one tree, within bounds.
 
+use super::loose::Loose;
 use super::{ALIAS_BYTES_MAX, DEPTH_MAX, Key, Mark, NODES_MAX, Node, Scalar, SyntaxError, Value};
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+use saphyr_parser::{Event, Parser, ScalarStyle};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One document whose text begins after `lines_before` lines; `None` when it holds nothing.
-pub(super) fn document(text: &str, lines_before: u32) -> Result<Option<Node>, SyntaxError> {
-    let mut loader = Loader {
-        lines_before,
-        ..Loader::default()
-    };
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| {
-            let mark = loader.mark(error.marker());
-            fault(
-                mark,
-                format!("this is not YAML: {}", error.info()),
-                "correct the syntax or the indentation",
-            )
-        })?;
-        let mark = loader.mark(&span.start);
-        loader.take(event, mark)?;
+/// One document of a text.
+#[derive(Default)]
+pub(super) struct Loaded {
+    /// `None` when it holds nothing.
+    pub root: Option<Node>,
+    /// What was read although it is probably a mistake.
+    pub remarks: Vec<SyntaxError>,
+}
+
+/// One document whose text begins after `lines_before` lines; `again` bounds what mending its indentation may cost.
+pub(super) fn document(text: &str, lines_before: u32, again: &mut usize) -> Result<Loaded, SyntaxError> {
+    let mut loose = Loose::new(text);
+    let mut first = None;
+    loop {
+        let (problem, line, column) = match attempt(&loose, lines_before) {
+            Ok(loaded) => return Ok(loaded),
+            Err(Failure::Beyond(error)) => return Err(error),
+            Err(Failure::Syntax { problem, line, column }) => (problem, line, column),
+        };
+        let mark = beyond(loose.mark(line, column), lines_before);
+        let remedy = "correct the syntax or the indentation";
+        first.get_or_insert_with(|| fault(mark, format!("this is not YAML: {problem}"), remedy));
+        if let (false, Some(error)) = (loose.indent(&problem, line, column, again), first.take()) {
+            return Err(error);
+        }
     }
-    match loader.root {
+}
+
+/// Why a document was not read.
+enum Failure {
+    /// The parser's words and place.
+    Syntax {
+        problem: String,
+        line: usize,
+        column: usize,
+    },
+    /// It is YAML, and beyond what is read of it.
+    Beyond(SyntaxError),
+}
+
+fn attempt(loose: &Loose, lines_before: u32) -> Result<Loaded, Failure> {
+    let mut loader = Loader::default();
+    for event in Parser::new_from_str(&loose.text) {
+        let (event, span) = event.map_err(|error| Failure::Syntax {
+            problem: error.info().to_owned(),
+            line: error.marker().line(),
+            column: error.marker().col(),
+        })?;
+        let mark = beyond(loose.mark(span.start.line(), span.start.col()), lines_before);
+        loader.take(event, mark).map_err(Failure::Beyond)?;
+    }
+    let remarks = loader.remarks;
+    let root = match loader.root {
         Some(Node {
             value: Value::Scalar(scalar),
             ..
-        }) if scalar.is_null() => Ok(None),
-        root => Ok(root),
+        }) if scalar.is_null() => None,
+        root => root,
+    };
+    Ok(Loaded { root, remarks })
+}
+
+fn beyond(mark: Mark, lines_before: u32) -> Mark {
+    Mark {
+        line: mark.line.saturating_add(lines_before),
+        ..mark
     }
 }
 
@@ -48,24 +91,15 @@ struct Anchored {
 
 #[derive(Default)]
 struct Loader {
-    lines_before: u32,
     open: Vec<Open>,
     root: Option<Node>,
     anchors: BTreeMap<usize, Anchored>,
     nodes: usize,
     alias_bytes: usize,
+    remarks: Vec<SyntaxError>,
 }
 
 impl Loader {
-    fn mark(&self, marker: &Marker) -> Mark {
-        let line = u32::try_from(marker.line()).unwrap_or(u32::MAX);
-        let column = u32::try_from(marker.col()).unwrap_or(u32::MAX);
-        Mark {
-            line: line.max(1).saturating_add(self.lines_before),
-            column: column.saturating_add(1),
-        }
-    }
-
     fn take(&mut self, event: Event<'_>, mark: Mark) -> Result<(), SyntaxError> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
@@ -172,15 +206,22 @@ impl Loader {
         };
         match (&mut parent.node.value, parent.key.take()) {
             (Value::Sequence(items), _) => items.push(node),
-            (Value::Mapping(entries), Some(key)) => entries.push((key, node)),
+            (Value::Mapping(entries), Some(key)) => {
+                // The last one counts, as an API server has it.
+                match entries.iter_mut().find(|(known, _)| known.text == key.text) {
+                    Some(known) => *known = (key, node),
+                    None => entries.push((key, node)),
+                }
+            }
             (Value::Mapping(entries), None) => {
                 let Value::Scalar(scalar) = node.value else {
                     return Err(fault(node.mark, "a key must be a word".to_owned(), "quote it"));
                 };
                 // Quadratic only within one mapping; long ones are the exception and bounded by NODES_MAX.
-                if entries.len() < DISTINCT_KEYS_MAX && entries.iter().any(|(key, _)| key.text == scalar.text) {
-                    let problem = format!("`{}` is given twice", scalar.text);
-                    return Err(fault(node.mark, problem, "keep one of them"));
+                let twice = entries.iter().any(|(key, _)| key.text == scalar.text);
+                if twice && self.remarks.len() < REMARKS_MAX {
+                    let problem = format!("`{}` is given twice: the last one counts", scalar.text);
+                    self.remarks.push(fault(node.mark, problem, "keep one of them"));
                 }
                 if entries.len() >= DISTINCT_KEYS_MAX {
                     let problem = format!("more than {DISTINCT_KEYS_MAX} fields in one mapping");
@@ -197,6 +238,8 @@ impl Loader {
     }
 }
 
+/// Most remarks about one document.
+const REMARKS_MAX: usize = 64;
 /// Most fields of one mapping.
 const DISTINCT_KEYS_MAX: usize = 1024;
 

@@ -9,7 +9,11 @@ use crate::source::file::FileSource;
 use clap::{Args, ValueEnum};
 use gateway_compiler::{Diagnostic, Settings, Severity, compile};
 use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+
+/// Where names are taken to lead (RFC 5737).
+const ASSUMED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 #[derive(Args, Debug)]
 pub struct CheckArgs {
@@ -33,7 +37,10 @@ pub fn run(args: CheckArgs) -> super::Result {
     let source = FileSource::new(args.files).map_err(|error| Exit::new(Code::Usage, format!("{error:#}")))?;
     let reading = source.read();
     let unread = reading.problems.clone();
-    let (objects, _) = objects_of(reading);
+    let (mut objects, _) = objects_of(reading);
+    // Nobody is asked here: whether a name resolves is known where it is served.
+    let resolved = |name| (name, Ok(vec![IpAddr::from(ASSUMED)]));
+    objects.resolve(objects.names_wanted().into_iter().map(resolved).collect());
     let mut compiled = compile(&objects, &Settings::default());
     compiled
         .diagnostics
