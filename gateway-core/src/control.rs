@@ -278,7 +278,11 @@ impl ControlState {
     fn addresses_and_sockets(&mut self) -> Vec<Effect> {
         let Some(served) = &self.served else { return Vec::new() };
         let mut effects = Vec::new();
-        let local: BTreeSet<IpAddr> = served.listeners.keys().filter_map(|bind| bind.addr).collect();
+        let here = served
+            .listeners
+            .values()
+            .filter(|listener| !listener.exposure.elsewhere);
+        let local: BTreeSet<IpAddr> = here.filter_map(|listener| listener.bind.addr).collect();
         if self.local != local {
             effects.push(Effect::Local(local.iter().copied().collect()));
             self.local = local;
@@ -288,7 +292,10 @@ impl ControlState {
             // Only a socket that is bound to a VIP and its port can answer from there.
             Transport::Udp => true,
         };
-        let binds: BTreeSet<Bind> = served.listeners.keys().filter(needs_socket).copied().collect();
+        // Where another listener has the address, a connection that comes for this one is refused rather than lost.
+        let reached = |bind: &&Bind| bind.addr.is_none_or(|addr| self.local.contains(&addr));
+        let binds = served.listeners.keys().filter(needs_socket).filter(reached);
+        let binds: BTreeSet<Bind> = binds.copied().collect();
         if self.listening.as_ref() != Some(&binds) {
             effects.push(Effect::Listen(binds.iter().copied().collect()));
             self.listening = Some(binds);

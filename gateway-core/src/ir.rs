@@ -92,6 +92,15 @@ pub struct Listener {
     pub plane: Plane,
     /// Why this plane, in one sentence for `status`.
     pub why: String,
+    pub exposure: Exposure,
+}
+
+/// Where a listener is reached, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exposure {
+    /// Its endpoints are on other nodes, where its clients are to go: for it the address is not made one of this host.
+    /// What comes nevertheless is refused.
+    pub elsewhere: bool,
 }
 
 /// Who handles the bytes of a listener.

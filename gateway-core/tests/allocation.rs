@@ -106,6 +106,7 @@ fn configuration() -> Ir {
         names: Vec::new(),
         plane,
         why: String::new(),
+        exposure: Default::default(),
     };
     let services = [
         service("a", BalancePolicy::RoundRobin),

@@ -5,9 +5,9 @@
 use gateway_compiler::status::{ListenerStatus, ParentStatus, Status};
 use gateway_compiler::{Compiled, ObjectStatus};
 use gateway_core::ir::{
-    Bind, Certificate, Cors, Destination, Endpoint, ExternalAuth, FieldEdits, Filter, HttpDestination, HttpMatch,
-    HttpRule, HttpRules, HttpScope, Ir, Listener, ListenerTls, Mirror, Plane, Redirect, Rewrite, Service, StreamRule,
-    StreamRules, Termination, Timeouts, TlsTerms, VirtualHost, Weighted,
+    Bind, Certificate, Cors, Destination, Endpoint, Exposure, ExternalAuth, FieldEdits, Filter, HttpDestination,
+    HttpMatch, HttpRule, HttpRules, HttpScope, Ir, Listener, ListenerTls, Mirror, Plane, Redirect, Rewrite, Service,
+    StreamRule, StreamRules, Termination, Timeouts, TlsTerms, VirtualHost, Weighted,
 };
 use std::fmt::Write as _;
 
@@ -63,6 +63,7 @@ impl Out {
             names,
             plane,
             why,
+            exposure: Exposure { elsewhere },
         } = listener;
         assert_eq!(at, bind, "a listener stands under its own bind");
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
@@ -70,6 +71,9 @@ impl Out {
             0,
             format!("listener {bind} {} [{}] because {why}", plane.name(), names.join(" ")),
         );
+        if *elsewhere {
+            self.line(1, "elsewhere".to_owned());
+        }
         match plane {
             Plane::Kernel(rules) | Plane::Splice(rules) => self.stream_rules(rules),
             Plane::Http(HttpRules { tls, scopes, streams }) => {

@@ -13,9 +13,9 @@ use crate::objects::Subject;
 use crate::plane::{self, Choice, PlaneName, Protocol};
 use crate::status::ObjectStatus;
 use gateway_core::ir::{
-    Bind, CertificateName, Destination, FieldMatch, HostPattern, HttpDestination, HttpMatch, HttpRule, HttpRules,
-    HttpScope, Ir, PathMatch, Plane, Recognise, RouteKind, ServiceName, StreamRules, Timeouts, UpstreamProtocol,
-    VirtualHost, Weighted,
+    Bind, CertificateName, Destination, Exposure, FieldMatch, HostPattern, HttpDestination, HttpMatch, HttpRule,
+    HttpRules, HttpScope, Ir, PathMatch, Plane, Recognise, RouteKind, ServiceName, StreamRules, Timeouts,
+    UpstreamProtocol, VirtualHost, Weighted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -116,6 +116,7 @@ fn one(work: &mut Work<'_>, bind: Bind, served: &[Served<'_, '_>]) -> gateway_co
         names,
         plane,
         why,
+        exposure: Exposure::default(),
     }
 }
 

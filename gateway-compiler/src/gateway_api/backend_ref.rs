@@ -1,5 +1,6 @@
 //! backendRefs to destinations. What cannot be resolved becomes [`Destination::Fail`] for its share of the traffic.
 
+use super::endpoints::Manner;
 use super::memo::{self, Want};
 use super::{Work, external, reference_grant};
 use crate::diagnostic::Severity;
@@ -178,7 +179,7 @@ fn service<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &B
     let found = |work: &mut Work<'o>, tls| {
         let want = match &outside {
             Some((host, _)) => Want::Outside(key.clone(), (*host).to_owned(), number, tls),
-            None => Want::Service(key.clone(), port.clone(), tls),
+            None => Want::Service(key.clone(), port.clone(), Manner::default(), tls),
         };
         Destination::Service(memo::want(work, want))
     };

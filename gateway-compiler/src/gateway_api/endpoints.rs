@@ -33,6 +33,24 @@ pub(super) fn name(service: &Key, port: &ServicePort) -> ServiceName {
     ServiceName::new(format!("{service}:{}{transport}", port.port))
 }
 
+/// Which endpoints of a Service's port are meant, and how one is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// Those of this node alone (`externalTrafficPolicy: Local`).
+    pub local: bool,
+    pub balance: BalancePolicy,
+}
+
+impl Manner {
+    /// The name of the service that is used in this manner.
+    pub fn of(self, name: ServiceName) -> ServiceName {
+        match self.local {
+            false => name,
+            true => ServiceName::new(format!("{name}/local")),
+        }
+    }
+}
+
 /// Puts the service of this [`name`] into `work.services`, with one service for each family.
 /// `tls`: how its endpoints are spoken to; depends on the Service and the port alone. The kernel plane's twins are in
 /// plain text: what packets carry is not ours.
@@ -40,14 +58,16 @@ pub(super) fn service(
     work: &mut Work<'_>,
     object: &Object<kinds::Service>,
     port: &ServicePort,
+    manner: Manner,
     tls: Option<Arc<BackendTls>>,
 ) {
-    let (all, matched) = collect(work, object, port);
-    if all.is_empty() {
+    let (all, matched) = collect(work, object, port, manner.local);
+    // A node that has none is no fault.
+    if all.is_empty() && !(manner.local && matched) {
         let key = (object.id.namespace.as_str(), object.id.name.as_str());
         report_empty(work, object, port, matched, work.slices.contains_key(&key));
     }
-    store(work, name(&object.key(), port), all, tls);
+    store(work, manner.of(name(&object.key(), port)), all, manner.balance, tls);
 }
 
 /// Puts a service with these endpoints into `work.services`, and one for each family beside it.
@@ -55,9 +75,9 @@ pub(super) fn store(
     work: &mut Work<'_>,
     name: ServiceName,
     all: BTreeMap<SocketAddr, Endpoint>,
+    balance: BalancePolicy,
     tls: Option<Arc<BackendTls>>,
 ) {
-    let balance = BalancePolicy::default();
     for ipv4 in [true, false] {
         let endpoints = all.values().filter(|e| e.addr.is_ipv4() == ipv4).cloned().collect();
         let twin = of_family(&name, ipv4);
@@ -105,11 +125,12 @@ fn report_empty(work: &mut Work<'_>, object: &Object<kinds::Service>, port: &Ser
         .push(subject.finding(Severity::Warning, "spec.ports", problem, remedy));
 }
 
-/// Every usable address, and whether any slice has the port at all.
+/// Every usable address, `local`: of this node, and whether any slice has the port at all.
 fn collect(
     work: &mut Work<'_>,
     service: &Object<kinds::Service>,
     port: &ServicePort,
+    local: bool,
 ) -> (BTreeMap<SocketAddr, Endpoint>, bool) {
     let mut all: BTreeMap<SocketAddr, Hinted<'_>> = BTreeMap::new();
     let mut matched = false;
@@ -134,6 +155,9 @@ fn collect(
         };
         matched = true;
         for (index, endpoint) in slice.body.endpoints.iter().enumerate() {
+            if local && endpoint.node_name != work.settings.node {
+                continue;
+            }
             let Some(readiness) = readiness(endpoint.conditions) else {
                 continue;
             };
@@ -163,7 +187,8 @@ fn collect(
                 weight: 1,
                 readiness,
             };
-            let hints = endpoint.hints.as_ref();
+            // What is meant for others is theirs; what is here is ours whatever was hinted (kube-proxy).
+            let hints = endpoint.hints.as_ref().filter(|_| !local);
             let known = all.entry(addr).or_insert_with(|| (new.clone(), hints));
             // One address in two slices while it moves: serving wins, then the smaller name.
             if (rank(new.readiness), &new.name) < (rank(known.0.readiness), &known.0.name) {

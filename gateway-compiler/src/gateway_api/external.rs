@@ -8,7 +8,7 @@ use super::endpoints::{self, ENDPOINTS_MAX};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{self, ServicePort};
 use crate::objects::{Key, Object, Subject};
-use gateway_core::ir::{BackendTls, Endpoint, EndpointName, Readiness, ServiceName, UpstreamProtocol};
+use gateway_core::ir::{BackendTls, BalancePolicy, Endpoint, EndpointName, Readiness, ServiceName, UpstreamProtocol};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) fn service(
 ) {
     let mut found = Found::default();
     found.host(work, object.subject(), "spec.externalName", host, port);
-    endpoints::store(work, name(&object.key(), port), found.0, tls);
+    endpoints::store(work, name(&object.key(), port), found.0, BalancePolicy::default(), tls);
 }
 
 /// Puts the service of a Backend into `work.services`.
@@ -75,7 +75,13 @@ pub(super) fn backend(work: &mut Work<'_>, object: &Object<kinds::Backend>) {
         work.found
             .push(subject.finding(Severity::Warning, "spec.endpoints", problem, "name one that can"));
     }
-    endpoints::store(work, name_of_backend(&object.key()), found.0, None);
+    endpoints::store(
+        work,
+        name_of_backend(&object.key()),
+        found.0,
+        BalancePolicy::default(),
+        None,
+    );
 }
 
 /// What the first word that is understood asks to be spoken.

@@ -1,6 +1,8 @@
 //! Services of type LoadBalancer whose `loadBalancerClass` is ours: an address of a pool, and every port of theirs
 //! forwarded by packets where packets can.
 
+mod terms;
+
 use super::address::{Placed, Wanting};
 use super::memo::{self, Want};
 use super::{Work, packets};
@@ -9,12 +11,13 @@ use crate::objects::{Object, kinds};
 use crate::plane::{self, PlaneName};
 use crate::status::{ObjectStatus, Status};
 use gateway_core::ir::{
-    Bind, Destination, HostPattern, Ir, Listener, ListenerName, Plane, Recognise, RuleName, StreamRule, StreamRules,
-    Transport, Weighted,
+    Bind, Destination, Exposure, HostPattern, Ir, Listener, ListenerName, Plane, Readiness, Recognise, RuleName,
+    ServiceName, StreamRule, StreamRules, Transport, Weighted,
 };
 use ipnet::IpNet;
 use std::borrow::Cow;
 use std::net::IpAddr;
+use terms::Terms;
 
 /// `spec.loadBalancerClass` of Services that are ours.
 const CLASS: &str = "sluice.dev/lb";
@@ -78,6 +81,7 @@ impl<'o> Balancer<'o> {
             work.found
                 .push(subject.finding(Severity::Error, field, problem, remedy));
         }
+        let terms = terms::terms(work, self.object);
         for (index, port) in self.object.body.spec.ports.iter().enumerate() {
             let Some(transport) = self.transport(work, index, port) else {
                 continue;
@@ -88,7 +92,7 @@ impl<'o> Balancer<'o> {
                     port: port.port,
                     transport,
                 };
-                self.port(work, index, port, bind, ir);
+                self.port(work, (index, port), bind, &terms, ir);
             }
         }
         ObjectStatus {
@@ -114,7 +118,14 @@ impl<'o> Balancer<'o> {
         }
     }
 
-    fn port(&self, work: &mut Work<'o>, index: usize, port: &kinds::ServicePort, bind: Bind, ir: &mut Ir) {
+    fn port(
+        &self,
+        work: &mut Work<'o>,
+        (index, port): (usize, &kinds::ServicePort),
+        bind: Bind,
+        terms: &Terms,
+        ir: &mut Ir,
+    ) {
         let subject = self.object.subject();
         if let Some(taken) = ir.listeners.get(&bind) {
             let names: Vec<&str> = taken.names.iter().map(ListenerName::as_str).collect();
@@ -127,6 +138,11 @@ impl<'o> Balancer<'o> {
         }
         let key = self.object.key();
         let name = ListenerName::new(format!("Service/{key}/{}", port.port));
+        let want = Want::Service(self.object.key(), port.clone(), terms.manner, None);
+        let service = memo::want(work, want);
+        let exposure = Exposure {
+            elsewhere: terms.manner.local && !serves(work, &service),
+        };
         let rule = StreamRule {
             listener: name.clone(),
             name: RuleName::new(format!("Service/{key}/{bind}")),
@@ -134,7 +150,7 @@ impl<'o> Balancer<'o> {
             terminate: None,
             destinations: vec![Weighted {
                 weight: 1,
-                to: Destination::Service(memo::want(work, Want::Service(self.object.key(), port.clone(), None))),
+                to: Destination::Service(service),
             }],
         };
         let rules = StreamRules {
@@ -148,12 +164,27 @@ impl<'o> Balancer<'o> {
             }
             Some(PlaneName::Kernel) | None => packets::carry(work, bind, rules),
         };
+        let why = match why {
+            _ if exposure.elsewhere => {
+                "none of its endpoints is on this node, and it is served where they are".to_owned()
+            }
+            Some(why) => why,
+            None => "a load balancer forwards packets".to_owned(),
+        };
         let listener = Listener {
             bind,
             names: vec![name],
             plane,
-            why: why.unwrap_or_else(|| "a load balancer forwards packets".to_owned()),
+            why,
+            exposure,
         };
         ir.listeners.insert(bind, listener);
     }
+}
+
+/// Whether the service has an endpoint for new work.
+fn serves(work: &Work<'_>, service: &ServiceName) -> bool {
+    let service = work.services.get(service);
+    let mut endpoints = service.into_iter().flat_map(|service| &service.endpoints);
+    endpoints.any(|endpoint| endpoint.readiness == Readiness::Serving)
 }

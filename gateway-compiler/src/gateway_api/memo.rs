@@ -5,6 +5,7 @@
 //! changed. A service is looked up again when its object or one of its slices was read anew. Everything else is done
 //! every time: what the number of routes does not multiply is cheap.
 
+use super::endpoints::Manner;
 use super::route::Converted;
 use super::{Work, endpoints, external};
 use crate::objects::kinds::ServicePort;
@@ -54,7 +55,7 @@ pub(super) struct Asked {
 /// A service that a rule sends to, by what it is made of.
 #[derive(Debug)]
 pub(super) enum Want {
-    Service(Key, ServicePort, Option<Arc<BackendTls>>),
+    Service(Key, ServicePort, Manner, Option<Arc<BackendTls>>),
     /// An ExternalName Service: host and port.
     Outside(Key, String, u16, Option<Arc<BackendTls>>),
     Backend(Key),
@@ -152,7 +153,7 @@ fn supply(work: &mut Work<'_>, want: &Want) -> ServiceName {
     let same = |made: &&Made| {
         let mut both = made.of.iter().zip(&of);
         // What stands outside of the cluster depends on its name's addresses too.
-        let inside = matches!(want, Want::Service(_, _, tls) if *tls == made.tls);
+        let inside = matches!(want, Want::Service(_, _, _, tls) if *tls == made.tls);
         work.same.terms && inside && made.of.len() == of.len() && both.all(|(a, b)| a.is(b))
     };
     let made = match known.filter(same) {
@@ -185,7 +186,7 @@ fn supply(work: &mut Work<'_>, want: &Want) -> ServiceName {
 impl Want {
     fn name(&self) -> ServiceName {
         match self {
-            Want::Service(key, port, _) => endpoints::name(key, port),
+            Want::Service(key, port, manner, _) => manner.of(endpoints::name(key, port)),
             Want::Outside(key, _, port, _) => external::name(key, *port),
             Want::Backend(key) => external::name_of_backend(key),
         }
@@ -193,7 +194,7 @@ impl Want {
 
     fn tls(&self) -> Option<&Arc<BackendTls>> {
         match self {
-            Want::Service(_, _, tls) | Want::Outside(_, _, _, tls) => tls.as_ref(),
+            Want::Service(_, _, _, tls) | Want::Outside(_, _, _, tls) => tls.as_ref(),
             Want::Backend(_) => None,
         }
     }
@@ -212,9 +213,9 @@ impl Want {
     fn make(&self, work: &mut Work<'_>) {
         let objects = work.objects;
         match self {
-            Want::Service(key, port, tls) => {
+            Want::Service(key, port, manner, tls) => {
                 if let Some(object) = objects.services.get(key) {
-                    endpoints::service(work, object, port, tls.clone());
+                    endpoints::service(work, object, port, *manner, tls.clone());
                 }
             }
             Want::Outside(key, host, port, tls) => {

@@ -271,10 +271,8 @@ fn fields(kind: Kind) -> Fields {
                 "spec.clusterIPs",
                 "spec.ipFamilyPolicy",
                 "spec.internalTrafficPolicy",
-                "spec.externalTrafficPolicy",
                 "spec.externalIPs",
                 "spec.allocateLoadBalancerNodePorts",
-                "spec.healthCheckNodePort",
                 "spec.publishNotReadyAddresses",
                 "spec.ports.nodePort",
                 "spec.ports.targetPort",
@@ -284,7 +282,6 @@ fn fields(kind: Kind) -> Fields {
         Kind::EndpointSlice => (
             &[
                 "ports.appProtocol",
-                "endpoints.nodeName",
                 "endpoints.zone",
                 "endpoints.deprecatedTopology",
                 "endpoints.targetRef",

@@ -48,6 +48,7 @@ fn ir(endpoints: &[&str]) -> Arc<Ir> {
         names: vec![],
         plane: Plane::Kernel(rules),
         why: "its protocol is TCP".into(),
+        exposure: Default::default(),
     };
     let mut ir = Ir::default();
     ir.services.insert(name, service);
@@ -290,6 +291,31 @@ fn a_listener_on_every_address_has_a_socket_even_with_lookup() {
     let mut state = state();
     let effects = run(&mut state, Event::Configured(Arc::new(ir)), 0);
     assert_eq!(effects, ["publish 1", "listen 1"]);
+}
+
+#[test]
+fn an_address_is_made_local_for_what_is_served_here_and_not_for_what_is_elsewhere() {
+    let mut one = Arc::unwrap_or_clone(ir(&[]));
+    let listener = one.listeners.values_mut().next().unwrap();
+    listener.exposure.elsewhere = true;
+    let other = Listener {
+        bind: Bind {
+            port: 81,
+            ..listener.bind
+        },
+        ..listener.clone()
+    };
+    let mut state = ControlState::new(ControlOptions::default());
+    let effects = run(&mut state, Event::Configured(Arc::new(one.clone())), 0);
+    assert_eq!(effects, ["publish 1", "listen 0"], "neither an address nor a socket");
+    one.listeners.insert(other.bind, other.clone());
+    one.listeners.get_mut(&other.bind).unwrap().exposure.elsewhere = false;
+    let effects = run(&mut state, Event::Configured(Arc::new(one)), 1);
+    assert_eq!(
+        effects,
+        ["publish 2", "local 1", "listen 2"],
+        "who comes to the other port is refused"
+    );
 }
 
 #[test]

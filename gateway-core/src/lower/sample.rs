@@ -128,6 +128,7 @@ pub fn ir(listeners: Vec<(Bind, Plane)>, services: Vec<Service>) -> Ir {
                 names: vec![ListenerName::from("default/gw/a")],
                 plane,
                 why: String::new(),
+                exposure: Default::default(),
             },
         )
     };

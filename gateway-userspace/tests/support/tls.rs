@@ -161,5 +161,6 @@ pub fn tls_port(bind: SocketAddr, rules: Vec<StreamRule>) -> Listener {
             rules,
         }),
         why: String::new(),
+        exposure: Default::default(),
     }
 }

@@ -63,6 +63,7 @@ fn listener(bind: SocketAddr, plane: Plane) -> Listener {
         names: vec!["default/gw/it".into()],
         plane,
         why: String::new(),
+        exposure: Default::default(),
     }
 }
 

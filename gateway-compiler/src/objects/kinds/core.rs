@@ -55,6 +55,8 @@ pub struct ServiceSpec {
     pub load_balancer_source_ranges: Vec<String>,
     #[serde(default)]
     pub ip_families: Vec<String>,
+    pub external_traffic_policy: Option<String>,
+    pub health_check_node_port: Option<u16>,
 }
 
 impl ServiceSpec {
@@ -95,6 +97,7 @@ pub struct SliceEndpoint {
     pub conditions: EndpointConditions,
     pub hostname: Option<String>,
     pub target_ref: Option<TargetRef>,
+    pub node_name: Option<String>,
     pub hints: Option<EndpointHints>,
 }
 

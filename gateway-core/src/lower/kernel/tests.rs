@@ -60,6 +60,7 @@ fn one_listener(bind: &str, services: &[(&str, u32, Endpoints)]) -> Ir {
             names: vec![],
             plane,
             why: String::new(),
+            exposure: Default::default(),
         },
     );
     ir

@@ -1,0 +1,43 @@
+//! On what terms a Service of type LoadBalancer lets its clients in: which endpoints, and how one is chosen.
+
+use super::super::Work;
+use super::super::endpoints::Manner;
+use crate::diagnostic::Severity;
+use crate::objects::{Object, kinds};
+
+/// What counts for every port of the Service.
+pub(super) struct Terms {
+    pub manner: Manner,
+}
+
+/// Reads them; what cannot be had as it is written is said.
+pub(super) fn terms(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Terms {
+    let manner = Manner {
+        local: is_local(work, object),
+        ..Manner::default()
+    };
+    Terms { manner }
+}
+
+/// `externalTrafficPolicy: Local`, on a node that knows itself.
+fn is_local(work: &mut Work<'_>, object: &Object<kinds::Service>) -> bool {
+    let (spec, subject) = (&object.body.spec, object.subject());
+    if spec.external_traffic_policy.as_deref() != Some("Local") {
+        return false;
+    }
+    if work.settings.node.is_none() {
+        let problem = "which endpoints are on this node is not known: traffic goes to all of them";
+        let remedy = "give --node the name that EndpointSlices call this node by";
+        let finding = subject.finding(Severity::Warning, "spec.externalTrafficPolicy", problem, remedy);
+        work.found.push(finding);
+        return false;
+    }
+    if let Some(port) = spec.health_check_node_port.filter(|port| *port != 0) {
+        // Both would bind it.
+        let problem = format!("port {port} is answered by kube-proxy of each node, not by this gateway");
+        let remedy = "where there is no kube-proxy, ask who has the address instead: only nodes with endpoints have it";
+        let finding = subject.finding(Severity::Note, "spec.healthCheckNodePort", problem, remedy);
+        work.found.push(finding);
+    }
+    true
+}
