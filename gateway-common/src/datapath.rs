@@ -155,8 +155,12 @@ const fn pair(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
 }
 
-/// Slot of a client's flow in its VIP's ring.
+/// Slot of a client's flow in its VIP's ring. `mode`: of a VIP that is forwarded, a [`VipMode`](crate::abi::VipMode) as
+/// its number.
 #[inline(always)]
-pub const fn slot_of(key: &FlowKey) -> u32 {
-    ring_index(hash(key))
+pub const fn slot_of(mode: u32, key: &FlowKey) -> u32 {
+    ring_index(hash(&FlowKey {
+        ports: key.ports | mode,
+        ..*key
+    }))
 }

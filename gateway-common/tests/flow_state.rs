@@ -129,6 +129,11 @@ fn port(vip: u8) -> u16 {
     80 + u16::from(vip)
 }
 
+/// One of the two goes by its clients' addresses alone.
+fn mode(vip: u8) -> VipMode {
+    if vip == 0 { VipMode::Nat } else { VipMode::NatByClient }
+}
+
 /// An IPv4 frame of just the headers; checksums are not looked at here.
 fn frame(key: &FlowKey, flags: u8) -> Bytes<true> {
     let mut bytes = vec![0u8; 54];
@@ -197,7 +202,7 @@ impl World {
                 key,
                 Vip {
                     id: u32::from(vip),
-                    mode: VipMode::Nat as u32,
+                    mode: mode(vip) as u32,
                 },
             );
             twin.put_ring(u32::from(vip), |_| Slot {
@@ -317,7 +322,8 @@ impl World {
 
     /// A new connection goes to the slot's current endpoint, or is refused for a reason that holds.
     fn opened(&mut self, client: u8, vip: u8, reason: Reason, went: u16) -> Result<(), TestCaseError> {
-        let slot = self.twin.rings[&u32::from(vip)][slot_of(&client_key(client, vip, self.proto)) as usize];
+        let slot =
+            self.twin.rings[&u32::from(vip)][slot_of(mode(vip) as u32, &client_key(client, vip, self.proto)) as usize];
         let elsewhere = self
             .connections
             .get(&(client, 1 - vip))
@@ -421,7 +427,7 @@ impl World {
             let live: Vec<(u32, u16)> = flows
                 .iter()
                 .filter(|(key, _)| key.dst_port_be() == port(vip).to_be())
-                .map(|(key, flow)| (slot_of(key), flow.endpoint))
+                .map(|(key, flow)| (slot_of(mode(vip) as u32, key), flow.endpoint))
                 .collect();
             let slots = self.twin.rings.get_mut(&u32::from(vip)).expect("both have rings");
             let before = slots.clone();

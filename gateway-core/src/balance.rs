@@ -83,7 +83,7 @@ impl Balancers {
         let cursor = self.cursor(service.id)?.resumed(turns, self.worker)?;
         let usable = |endpoint: EndpointId| !not.contains(&endpoint) && !self.failures(endpoint).is_out(now);
         let chosen = match service.balance {
-            BalancePolicy::RoundRobin => cursor.round(turns).find(|turn| usable(turn.1)),
+            BalancePolicy::RoundRobin | BalancePolicy::ClientAddress => cursor.round(turns).find(|turn| usable(turn.1)),
             BalancePolicy::LeastRequest => cursor
                 .round(turns)
                 .filter(|turn| usable(turn.1))
@@ -103,6 +103,30 @@ impl Balancers {
             state.failures.picked(now);
         }
         Some(endpoint)
+    }
+
+    /// As [`Balancers::pick`], for a connection of this client: by [`BalancePolicy::ClientAddress`] the endpoint that
+    /// `affinity` says most for, of the usable ones. Every worker and every gateway with the same endpoints says the same.
+    pub fn pick_for(
+        &mut self,
+        service: &ServicePlan,
+        affinity: impl Fn(EndpointId) -> u32,
+        not: &[EndpointId],
+        now: Moment,
+    ) -> Option<EndpointId> {
+        match service.balance {
+            BalancePolicy::RoundRobin | BalancePolicy::LeastRequest => self.pick(service, not, now),
+            BalancePolicy::ClientAddress => {
+                let left = || service.turns.iter().copied().filter(|endpoint| !not.contains(endpoint));
+                let usable = left().filter(|endpoint| !self.is_out(*endpoint, now));
+                let chosen = usable.max_by_key(|endpoint| affinity(*endpoint));
+                let chosen = chosen.or_else(|| left().max_by_key(|endpoint| affinity(*endpoint)))?;
+                if let Some(state) = at(&mut self.endpoints, chosen.index()) {
+                    state.failures.picked(now);
+                }
+                Some(chosen)
+            }
+        }
     }
 
     /// A stream or connection to it began.

@@ -12,7 +12,7 @@ mod planes;
 
 use crate::ids::ListenerId;
 use crate::ir::{Bind, Ir, Revision, Transport};
-use crate::lower::kernel::{self, KernelIndexes, RingSpec};
+use crate::lower::kernel::{self, KernelIndexes};
 use crate::lower::{Ids, KernelTables, snapshot};
 use crate::reconcile::{self, MapOp};
 use crate::snapshot::Snapshot;
@@ -385,7 +385,7 @@ impl ControlState {
 /// Rings without endpoints, and endpoints that keep what they have: live flows go on, a new one is refused.
 fn refuse_new_flows(tables: &mut KernelTables) {
     for ring in tables.rings.values_mut() {
-        *ring = RingSpec::default();
+        ring.turns.clear();
     }
     for entry in tables.endpoints.values_mut() {
         if entry.state == EndpointState::Serving {

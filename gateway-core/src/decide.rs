@@ -19,7 +19,9 @@ use crate::snapshot::{
     DestinationPlan, DestinationTo, HttpPlan, ListenerPlan, RulePlan, ServicePlan, Snapshot, StreamRulePlan,
 };
 use crate::time::Moment;
-use std::net::SocketAddr;
+use gateway_common::abi::{FlowKey, addr_words};
+use gateway_common::datapath::hash;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use crate::route::{Fields, RequestHead};
@@ -226,6 +228,7 @@ impl Decide<'_> {
     pub fn connection(
         &mut self,
         listener: ListenerId,
+        client: IpAddr,
         server_name: Option<&str>,
         now: Moment,
     ) -> Result<(RuleId, EndpointId), Refusal> {
@@ -238,16 +241,42 @@ impl Decide<'_> {
             DestinationTo::Fail { .. } => Err(Refusal::Broken),
             DestinationTo::Service(id) => {
                 let service = self.snapshot.service(id).ok_or(Refusal::Broken)?;
-                let endpoint = self.balancers.pick(service, &[], now).ok_or(Refusal::NoEndpoint)?;
-                Ok((rule.id, endpoint))
+                let affinity = affinity(self.snapshot, client);
+                let endpoint = self.balancers.pick_for(service, affinity, &[], now);
+                Ok((rule.id, endpoint.ok_or(Refusal::NoEndpoint)?))
             }
         }
     }
 
-    /// Another endpoint for a connection whose endpoint could not be reached; `None` when there is none.
-    pub fn connection_again(&mut self, of: EndpointId, not: &[EndpointId], now: Moment) -> Option<EndpointId> {
+    /// Another endpoint for a connection of this client whose endpoint could not be reached; `None` when there is none.
+    pub fn connection_again(
+        &mut self,
+        of: EndpointId,
+        client: IpAddr,
+        not: &[EndpointId],
+        now: Moment,
+    ) -> Option<EndpointId> {
         let service = self.snapshot.endpoint(of)?.service;
-        self.balancers.pick(self.snapshot.service(service)?, not, now)
+        let service = self.snapshot.service(service)?;
+        let affinity = affinity(self.snapshot, client);
+        self.balancers.pick_for(service, affinity, not, now)
+    }
+}
+
+/// What a client's address says for an endpoint: rendezvous hashing (Thaler and Ravishankar, 1998), by the hash that
+/// packets are forwarded by.
+fn affinity(snapshot: &Snapshot, client: IpAddr) -> impl Fn(EndpointId) -> u32 {
+    let src = addr_words(client);
+    move |endpoint| {
+        let Some(endpoint) = snapshot.endpoint(endpoint) else {
+            return 0;
+        };
+        hash(&FlowKey {
+            src,
+            dst: addr_words(endpoint.addr.ip()),
+            ports: FlowKey::ports(0, endpoint.addr.port().to_be()),
+            proto: 0,
+        })
     }
 }
 

@@ -11,8 +11,8 @@ mod wires;
 
 use gateway_common::abi::Reason;
 use rim::{
-    answer_once, apply, child, connect, curl, echo_servers, echoes, hand_off, ip, may_run, options, packets, traces,
-    translated,
+    answer_once, apply, by_client, child, connect, curl, echo_servers, echoes, hand_off, ip, may_run, options, packets,
+    traces, translated,
 };
 use sluice::kernel::attach::{Hook, How};
 use sluice::kernel::load::{Ingress, load};
@@ -205,6 +205,35 @@ fn live_flows_stay_where_they_are_while_endpoints_come_and_go() {
         thread::sleep(Duration::from_millis(1200));
         flows.iter_mut().for_each(echoes);
         assert!(idle.try_iter().all(|told| !told.contains(&2) && !told.contains(&4)));
+        kernel.stop(false).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn live_flows_stay_where_they_are_when_ports_cease_to_choose_the_endpoint_and_begin_again() {
+    if !may_run() {
+        return;
+    }
+    let wires = Wires::new(For::Bulk);
+    let _echo = echo_servers(&wires);
+    netns::within(&wires.namespace("g"), || {
+        let (options, _idle) = options(&wires.pin_dir, Datapath::Tcx);
+        let kernel = Kernel::start(options).unwrap();
+        let mut flows = Vec::new();
+        for tables in [translated(2), by_client(translated(2)), translated(2)] {
+            apply(&kernel, &tables);
+            let open = || {
+                let vips = [VIP4, VIP6].into_iter().cycle();
+                vips.take(20).map(connect).collect::<Vec<_>>()
+            };
+            // Also those that were opened while their slots were unsettled.
+            flows.extend(netns::within(&wires.namespace("c"), open).unwrap());
+            flows.iter_mut().for_each(echoes);
+            thread::sleep(Duration::from_millis(1200));
+            flows.iter_mut().for_each(echoes);
+            assert_eq!(kernel.read_tables().vips, tables.vips);
+        }
         kernel.stop(false).unwrap();
     })
     .unwrap();

@@ -179,9 +179,9 @@ fn generate(dice: &mut Dice, program: Program) -> Vec<u8> {
     } else {
         let addr = bracket(dice.one_of(&[vip, vip, vip, vip, strange]));
         let port = if v6 {
-            dice.one_of(&[80, 80, 81])
+            dice.one_of(&[80, 80, 81, 86])
         } else {
-            dice.one_of(&[80, 80, 81, 82, 83, 84, 85, 443, 22])
+            dice.one_of(&[80, 80, 81, 82, 83, 84, 85, 86, 86, 443, 22])
         };
         tcp(&client, &format!("{addr}:{port}"), flags)
     };

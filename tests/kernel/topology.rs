@@ -6,7 +6,7 @@ use gateway_common::twin::Twin;
 use std::net::IpAddr;
 
 /// VIP ids in use, `0..VIPS`.
-pub const VIPS: u32 = 18;
+pub const VIPS: u32 = 21;
 /// Interface of the endpoints; the packets come in on 1 (loopback, where test runs happen).
 pub const FAR: u32 = 7;
 pub const NEAR: u32 = 1;
@@ -70,10 +70,15 @@ pub fn fixture() -> Twin {
             },
         ),
         (8, VIP4, 85, VipMode::Nat, settled(4)),
+        (18, VIP4, 86, VipMode::NatByClient, settled(1)),
+        (19, VIP6, 86, VipMode::NatByClient, settled(2)),
     ] {
         twin.vips
             .insert(VipKey::new(ip(addr), port, 6), Vip { id, mode: mode as u32 });
-        if mode == VipMode::Nat {
+        if mode.by_client() && addr == VIP4 {
+            // Neighbouring slots differ, so that another slot shows.
+            twin.put_ring(id, |at| settled(if at % 2 == 0 { 1 } else { 4 }));
+        } else if mode.forwards() {
             twin.put_ring(id, |_| slot);
         }
     }
@@ -94,10 +99,14 @@ pub fn fixture() -> Twin {
         (15, VIP4, 443, VipMode::HandOff, settled(0)),
         (16, VIP4, 81, VipMode::Nat, settled(1)),
         (17, VIP4, 83, VipMode::Nat, settled(3)),
+        (20, VIP4, 86, VipMode::NatByClient, settled(1)),
     ] {
         twin.vips
             .insert(VipKey::new(ip(addr), port, 17), Vip { id, mode: mode as u32 });
-        if mode == VipMode::Nat {
+        if mode.by_client() && addr == VIP4 {
+            // Neighbouring slots differ, so that another slot shows.
+            twin.put_ring(id, |at| settled(if at % 2 == 0 { 1 } else { 4 }));
+        } else if mode.forwards() {
             twin.put_ring(id, |_| slot);
         }
     }

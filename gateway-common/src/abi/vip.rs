@@ -55,6 +55,31 @@ pub enum VipMode {
     HandOff = 1,
     /// The address owns a kernel VIP; this entry (port 0, proto 0) only marks the address, for fragments.
     Address = 2,
+    /// As [`VipMode::Nat`], and the flows of one client, whatever their ports, are in one slot of the ring. Its bits
+    /// cover the ports where a slot is looked for, those of `Nat` nothing: no program has to branch.
+    NatByClient = u32::MAX,
+}
+
+impl VipMode {
+    /// The kernel plane forwards it.
+    pub const fn forwards(self) -> bool {
+        matches!(self, VipMode::Nat | VipMode::NatByClient)
+    }
+
+    /// A client's flows are in one slot.
+    pub const fn by_client(self) -> bool {
+        matches!(self, VipMode::NatByClient)
+    }
+
+    /// The mode that a [`Vip`] holds.
+    pub const fn of(vip: &Vip) -> Self {
+        match vip.mode {
+            0 => VipMode::Nat,
+            1 => VipMode::HandOff,
+            u32::MAX => VipMode::NatByClient,
+            _ => VipMode::Address,
+        }
+    }
 }
 
 /// Value of `VIPS`.
@@ -67,6 +92,14 @@ pub struct Vip {
     pub mode: u32,
 }
 const _: () = assert!(core::mem::size_of::<Vip>() == 8);
+
+impl Vip {
+    /// See [`VipMode::forwards`].
+    #[inline(always)]
+    pub const fn forwards(&self) -> bool {
+        self.mode == VipMode::Nat as u32 || self.mode == VipMode::NatByClient as u32
+    }
+}
 
 /// A `previous` that is no endpoint: the slot is unsettled, and what older flows are on is not known.
 pub const SLOT_UNKNOWN: u16 = u16::MAX;
@@ -93,3 +126,22 @@ pub struct Ring {
     pub slots: [Slot; RING_SLOTS],
 }
 const _: () = assert!(core::mem::size_of::<Ring>() == 262_148);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_read_back_as_it_was_written() {
+        for mode in [VipMode::Nat, VipMode::HandOff, VipMode::Address, VipMode::NatByClient] {
+            let vip = Vip {
+                id: 1,
+                mode: mode as u32,
+            };
+            assert_eq!(VipMode::of(&vip), mode);
+            assert_eq!(vip.forwards(), mode.forwards());
+            assert_eq!(mode.forwards(), matches!(mode, VipMode::Nat | VipMode::NatByClient));
+        }
+        assert!(VipMode::NatByClient.by_client() && !VipMode::Nat.by_client());
+    }
+}

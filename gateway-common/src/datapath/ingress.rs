@@ -7,8 +7,8 @@
 use super::flow::{self, Before, Opening};
 use super::header::{FIN, RST, SYN};
 use super::rewrite::End;
-use super::{Head, Outcome, Packet, Tables, hash, ring_index};
-use crate::abi::{Reason, Vip, VipMode};
+use super::{Head, Outcome, Packet, Tables, slot_of};
+use crate::abi::{Reason, Vip};
 
 /// A segment or datagram to `vip`.
 #[inline(always)]
@@ -18,10 +18,10 @@ pub fn ingress<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     head: &Head<V6, L3>,
     vip: Vip,
 ) -> Outcome {
-    if vip.mode != VipMode::Nat as u32 {
+    if !vip.forwards() {
         return Outcome::ended(vip.id, Reason::HandOff);
     }
-    match forward(packet, tables, head, vip.id) {
+    match forward(packet, tables, head, vip) {
         Ok(ifindex) => Outcome {
             vip: vip.id,
             reason: Reason::Forwarded,
@@ -36,14 +36,13 @@ fn forward<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     packet: &mut P,
     tables: &T,
     head: &Head<V6, L3>,
-    vip: u32,
+    vip: Vip,
 ) -> Result<u32, Reason> {
     if head.hop_limit() <= 1 {
         return Err(Reason::HopLimit);
     }
-    let slot = tables
-        .slot(vip, ring_index(hash(&head.key())))
-        .ok_or(Reason::NoEndpoint)?;
+    let (vip, mode) = (vip.id, vip.mode);
+    let slot = tables.slot(vip, slot_of(mode, &head.key())).ok_or(Reason::NoEndpoint)?;
     let (index, opening) = if head.is_udp() {
         flow::datagram(packet, tables, head, vip, slot)?
     } else if slot.current == slot.previous && head.flags & (SYN | FIN | RST) == 0 {

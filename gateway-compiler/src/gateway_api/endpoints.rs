@@ -44,9 +44,15 @@ pub(super) struct Manner {
 impl Manner {
     /// The name of the service that is used in this manner.
     pub fn of(self, name: ServiceName) -> ServiceName {
-        match self.local {
-            false => name,
-            true => ServiceName::new(format!("{name}/local")),
+        let local = if self.local { "/local" } else { "" };
+        let chosen = match self.balance {
+            BalancePolicy::RoundRobin => "",
+            BalancePolicy::LeastRequest => "/least-request",
+            BalancePolicy::ClientAddress => "/by-client",
+        };
+        match (local, chosen) {
+            ("", "") => name,
+            _ => ServiceName::new(format!("{name}{local}{chosen}")),
         }
     }
 }

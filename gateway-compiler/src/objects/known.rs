@@ -277,7 +277,7 @@ fn fields(kind: Kind) -> Fields {
                 "spec.ports.nodePort",
                 "spec.ports.targetPort",
             ],
-            &["spec.sessionAffinity", "spec.sessionAffinityConfig"],
+            &[],
         ),
         Kind::EndpointSlice => (
             &[

@@ -285,7 +285,7 @@ impl Model {
         let first_by = |ids: &[u32], key: &dyn Fn(&u32) -> u64| ids.iter().copied().min_by_key(key);
         let chosen = match (usable.is_empty(), policy) {
             (true, _) => first_by(&order, &|id| of(id).failed_at),
-            (false, BalancePolicy::RoundRobin) => usable.first().copied(),
+            (false, BalancePolicy::RoundRobin | BalancePolicy::ClientAddress) => usable.first().copied(),
             (false, BalancePolicy::LeastRequest) => first_by(&usable, &|id| u64::from(of(id).in_flight)),
         }?;
         self.next = (chosen + 1) % 4;

@@ -1,7 +1,7 @@
 //! Requests and connections through a whole configuration.
 
 use super::*;
-use crate::ir::{Destination, HttpRule, Ir, Plane, Readiness, Redirect, Service};
+use crate::ir::{BalancePolicy, Destination, HttpRule, Ir, Plane, Readiness, Redirect, Service};
 use crate::lower::sample::{fail, http, ir, lowered, on_port, rule, scope, service, stream, to_service};
 use proptest::prelude::*;
 
@@ -23,6 +23,8 @@ fn get<'a>(host: &'a str, path: &'a str) -> RequestHead<'a, NoFields> {
     }
 }
 
+/// Any client.
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 const ECHO: &str = "default/echo:80";
 
 fn echo() -> Service {
@@ -82,7 +84,7 @@ impl Gateway {
 
     fn connection(&mut self, server_name: Option<&str>) -> Result<&str, Refusal> {
         let listener = self.listener;
-        let (rule, _) = self.decide().connection(listener, server_name, Moment::ZERO)?;
+        let (rule, _) = self.decide().connection(listener, CLIENT, server_name, Moment::ZERO)?;
         let plan = self.snapshot.listener(listener).and_then(ListenerPlan::stream).unwrap();
         Ok(plan.rules.iter().find(|of| of.id == rule).unwrap().name.as_str())
     }
@@ -301,14 +303,20 @@ fn a_connection_that_reached_nobody_gets_another_endpoint_of_the_same_service() 
     let plane = Plane::Splice(stream(Recognise::Nothing, &[(None, "tcp", to_service(ECHO))]));
     let mut gateway = Gateway::of(plane);
     let listener = gateway.listener;
-    let (_, first) = gateway.decide().connection(listener, None, Moment::ZERO).unwrap();
+    let (_, first) = gateway
+        .decide()
+        .connection(listener, CLIENT, None, Moment::ZERO)
+        .unwrap();
     let second = gateway
         .decide()
-        .connection_again(first, &[first], Moment::ZERO)
+        .connection_again(first, CLIENT, &[first], Moment::ZERO)
         .unwrap();
     assert_ne!(first, second);
     let all: Vec<EndpointId> = (0..4).map(EndpointId).collect();
-    assert_eq!(gateway.decide().connection_again(first, &all, Moment::ZERO), None);
+    assert_eq!(
+        gateway.decide().connection_again(first, CLIENT, &all, Moment::ZERO),
+        None
+    );
 }
 
 proptest! {
@@ -408,4 +416,45 @@ fn a_mirror_copies_exactly_its_share() {
         }
     }
     assert_eq!(counts, [700, 175, 0, 300, 0]);
+}
+
+#[test]
+fn by_client_address_a_client_stays_with_its_endpoint_and_only_those_of_one_that_left_move() {
+    let relay = |names: &[(u8, u16)]| {
+        let mut echo = service(ECHO, names);
+        echo.balance = BalancePolicy::ClientAddress;
+        let plane = Plane::Splice(stream(Recognise::Nothing, &[(None, "tcp", to_service(ECHO))]));
+        lowered(&ir(vec![(on_port(80), plane)], vec![echo]))
+    };
+    let chosen = |all: &[(u8, u16)], worker: u16| -> Vec<SocketAddr> {
+        let (snapshot, ids) = relay(all);
+        let listener = ids.listener(&on_port(80)).unwrap();
+        let mut balancers = Balancers::new(worker);
+        let mut one = |client: u32| {
+            let client = IpAddr::V4(client.into());
+            let mut decide = Decide {
+                snapshot: &snapshot,
+                balancers: &mut balancers,
+            };
+            let (_, endpoint) = decide.connection(listener, client, None, Moment::ZERO).unwrap();
+            let again = decide.connection_again(endpoint, client, &[endpoint], Moment::ZERO);
+            assert_ne!(again, Some(endpoint), "one that was tried is not tried again");
+            snapshot.endpoint(endpoint).unwrap().addr
+        };
+        (0..1000).map(|client| one(0x0a00_0000 + client)).collect()
+    };
+    let all = [(1, 1), (2, 1), (3, 1), (4, 1)];
+    let before = chosen(&all, 0);
+    assert_eq!(before, chosen(&all, 1), "every worker says the same");
+    for addr in before.iter().collect::<std::collections::BTreeSet<_>>() {
+        let share = before.iter().filter(|one| *one == addr).count();
+        assert!((150..350).contains(&share), "{addr}: {share}");
+    }
+    let left = before[0];
+    let rest: Vec<(u8, u16)> = all
+        .into_iter()
+        .filter(|(name, _)| service(ECHO, &[(*name, 1)]).endpoints[0].addr != left)
+        .collect();
+    let after = chosen(&rest, 0);
+    assert!(before.iter().zip(&after).all(|(a, b)| a == b || *a == left));
 }

@@ -45,6 +45,9 @@ pub enum BalancePolicy {
     RoundRobin,
     /// Fewest streams in flight from this worker; ties go round.
     LeastRequest,
+    /// By the client's address alone, so that all its connections go to one endpoint while that serves; of others that
+    /// come or go only their own share of the clients moves. For connections and datagrams: requests go round.
+    ClientAddress,
 }
 
 /// Where a rule sends its traffic, and how much of it.

@@ -5,7 +5,7 @@
 //! flow names it ([`KernelIndexes`]).
 
 use super::Ids;
-use crate::ir::{Bind, Destination, Ir, Listener, Plane, Readiness, StreamRules, Transport};
+use crate::ir::{BalancePolicy, Bind, Destination, Ir, Listener, Plane, Readiness, StreamRules, Transport};
 use gateway_common::abi::counters::NO_VIP;
 use gateway_common::abi::{ENDPOINTS_MAX, EndpointState, VipKey, VipMode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ pub const TURNS_MAX: u64 = 4096;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelTables {
     pub vips: BTreeMap<VipKey, VipEntry>,
-    /// By VIP id; only of [`VipMode::Nat`].
+    /// By VIP id; of those that are forwarded.
     pub rings: BTreeMap<u32, RingSpec>,
     /// By index, 1..ENDPOINTS_MAX.
     pub endpoints: BTreeMap<u16, EndpointEntry>,
@@ -36,6 +36,8 @@ pub struct VipEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RingSpec {
     pub turns: Vec<(u16, u16)>,
+    /// Its VIP is [`VipMode::NatByClient`]: flows are in other slots than without.
+    pub by_client: bool,
 }
 
 /// An endpoint of the kernel plane. Interface and neighbour are the rim's to find.
@@ -67,19 +69,18 @@ pub fn lower(ir: &Ir, ids: &Ids, indexes: &mut KernelIndexes) -> KernelTables {
         let key = VipKey::new(addr, listener.bind.port, listener.bind.transport.protocol_number());
         match &listener.plane {
             Plane::Kernel(rules) => {
-                tables.vips.insert(
-                    key,
-                    VipEntry {
-                        id: id.0,
-                        mode: VipMode::Nat,
-                    },
-                );
+                let ring = ring(ir, rules, indexes);
+                let mode = match ring.by_client {
+                    true => VipMode::NatByClient,
+                    false => VipMode::Nat,
+                };
+                tables.vips.insert(key, VipEntry { id: id.0, mode });
                 let marker = VipEntry {
                     id: NO_VIP,
                     mode: VipMode::Address,
                 };
                 tables.vips.insert(marker_key(addr), marker);
-                tables.rings.insert(id.0, ring(ir, rules, indexes));
+                tables.rings.insert(id.0, ring);
             }
             Plane::Splice(_) | Plane::Http(_) => {
                 tables.vips.insert(
@@ -151,11 +152,13 @@ pub fn bind_of(key: &VipKey) -> Option<Bind> {
 /// of the endpoints of that service.
 fn ring(ir: &Ir, rules: &StreamRules, indexes: &KernelIndexes) -> RingSpec {
     let mut shares: BTreeMap<u16, f64> = BTreeMap::new();
+    let mut by_client = false;
     for destination in rules.rules.iter().flat_map(|rule| &rule.destinations) {
         let Destination::Service(name) = &destination.to else {
             continue;
         };
         let Some(service) = ir.services.get(name) else { continue };
+        by_client |= service.balance == BalancePolicy::ClientAddress;
         let serving = || service.endpoints.iter().filter(|e| e.readiness == Readiness::Serving);
         let total: u64 = serving().map(|e| u64::from(e.weight)).sum();
         for endpoint in serving() {
@@ -168,7 +171,8 @@ fn ring(ir: &Ir, rules: &StreamRules, indexes: &KernelIndexes) -> RingSpec {
             }
         }
     }
-    RingSpec { turns: turns(&shares) }
+    let turns = turns(&shares);
+    RingSpec { turns, by_client }
 }
 
 /// Whole turns in proportion to the shares, at least one each, as few as say it exactly where that is few enough.

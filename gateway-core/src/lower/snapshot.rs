@@ -107,8 +107,10 @@ fn put_service(snapshot: &mut Snapshot, service: &Service, ids: &Ids) {
     }
     let turns = match service.balance {
         BalancePolicy::RoundRobin => turns(&weighted),
-        // Who has the fewest streams is asked of each endpoint once.
-        BalancePolicy::LeastRequest => weighted.into_iter().map(|(endpoint, _)| endpoint).collect(),
+        // Each endpoint is asked once.
+        BalancePolicy::LeastRequest | BalancePolicy::ClientAddress => {
+            weighted.into_iter().map(|(endpoint, _)| endpoint).collect()
+        }
     };
     let plan = ServicePlan {
         id,

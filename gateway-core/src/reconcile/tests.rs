@@ -47,6 +47,7 @@ fn tables() -> impl Strategy<Value = KernelTables> {
                         id,
                         RingSpec {
                             turns: turns.into_iter().collect(),
+                            ..RingSpec::default()
                         },
                     );
                 }
@@ -64,7 +65,7 @@ fn endpoint(index: u16, state: EndpointState) -> EndpointEntry {
 /// What must hold at every moment.
 fn check(tables: &KernelTables) -> Result<(), String> {
     for (key, vip) in &tables.vips {
-        if vip.mode != VipMode::Nat {
+        if !vip.mode.forwards() {
             continue;
         }
         let ring = tables.rings.get(&vip.id).ok_or(format!("{key:?} has no ring"))?;
@@ -131,6 +132,12 @@ proptest! {
 fn the_same_tables_need_no_plan() {
     let mut tables = KernelTables::default();
     tables.endpoints.insert(1, endpoint(1, EndpointState::Serving));
-    tables.rings.insert(0, RingSpec { turns: vec![(1, 1)] });
+    tables.rings.insert(
+        0,
+        RingSpec {
+            turns: vec![(1, 1)],
+            ..RingSpec::default()
+        },
+    );
     assert_eq!(plan(&tables, &tables.clone()), []);
 }

@@ -35,8 +35,8 @@ struct Placed {
 /// Which rings and endpoints a sweep may decide about; see [`Writer::settle`].
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
-    /// VIP id and version of each ring with unsettled slots.
-    pub rings: BTreeMap<u32, u64>,
+    /// By VIP id: version and mode of each ring with unsettled slots.
+    pub rings: BTreeMap<u32, (u64, VipMode)>,
     /// Endpoints that drain or have left.
     pub draining: Vec<u16>,
 }
@@ -83,11 +83,7 @@ impl Writer {
     pub fn read_tables(&mut self) -> io::Result<&KernelTables> {
         let mut tables = KernelTables::default();
         self.maps.vips.walk(|key, vip| {
-            let mode = match vip.mode {
-                0 => VipMode::Nat,
-                1 => VipMode::HandOff,
-                _ => VipMode::Address,
-            };
+            let mode = VipMode::of(vip);
             tables.vips.insert(*key, VipEntry { id: vip.id, mode });
         })?;
         self.maps.endpoints.walk(|index, endpoint| {
@@ -100,8 +96,8 @@ impl Writer {
             let addr = SocketAddr::new(addr_from_words(endpoint.addr), u16::from_be(endpoint.port_be));
             tables.endpoints.insert(*index as u16, EndpointEntry { addr, state });
         })?;
-        for vip in tables.vips.values().filter(|vip| vip.mode == VipMode::Nat) {
-            if let Some(spec) = self.read_ring(vip.id)? {
+        for vip in tables.vips.values().filter(|vip| vip.mode.forwards()) {
+            if let Some(spec) = self.read_ring(vip.id, vip.mode.by_client())? {
                 tables.rings.insert(vip.id, spec);
             }
         }
@@ -185,14 +181,23 @@ impl Writer {
 
     /// What the next walk over the flows may decide about.
     pub fn pending(&self) -> Pending {
-        let unsettled = self.rings.iter().filter(|(_, ring)| ring.unsettled);
+        // A ring whose VIP is not of its mode yet is not settled by either.
+        let vips = self.tables.vips.values().filter(|vip| vip.mode.forwards());
+        let agreed = vips.filter(|vip| {
+            let ring = self.tables.rings.get(&vip.id);
+            ring.is_some_and(|ring| ring.by_client == vip.mode.by_client())
+        });
+        let unsettled = agreed.filter_map(|vip| {
+            let placed = self.rings.get(&vip.id).filter(|ring| ring.unsettled)?;
+            Some((vip.id, (placed.version, vip.mode)))
+        });
         let draining = self
             .tables
             .endpoints
             .iter()
             .filter(|(_, entry)| matches!(entry.state, EndpointState::Draining | EndpointState::Left));
         Pending {
-            rings: unsettled.map(|(id, ring)| (*id, ring.version)).collect(),
+            rings: unsettled.collect(),
             draining: draining.map(|(index, _)| *index).collect(),
         }
     }
@@ -286,7 +291,13 @@ impl Writer {
                 Some(placed) => placed.map.get_boxed(&0)?,
                 None => None,
             };
-            match &old {
+            // A flow is in another slot when the client's ports begin or cease to count.
+            let known = self
+                .tables
+                .rings
+                .get(id)
+                .is_some_and(|old| old.by_client == spec.by_client);
+            match old.as_ref().filter(|_| known) {
                 Some(old) => ring::merge(&old.slots, &mut next.slots),
                 None => ring::unsettle(&mut next.slots),
             }
@@ -349,7 +360,7 @@ impl Writer {
 
     /// Takes over the ring of a VIP. Its turns are not in the maps: they are told by shares, so that the plan of a new
     /// process builds it again, and changes nothing where the slots come out the same.
-    fn read_ring(&mut self, id: u32) -> io::Result<Option<RingSpec>> {
+    fn read_ring(&mut self, id: u32, by_client: bool) -> io::Result<Option<RingSpec>> {
         let Some(map_id) = self.maps.rings.get(&id)? else {
             return Ok(None);
         };
@@ -375,6 +386,7 @@ impl Writer {
         );
         Ok(Some(RingSpec {
             turns: turns.into_iter().collect(),
+            by_client,
         }))
     }
 

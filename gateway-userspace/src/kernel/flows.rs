@@ -7,7 +7,7 @@ use super::load::Maps;
 use gateway_common::abi::flow::TICKS_PER_SECOND;
 use gateway_common::abi::{AddrWords, Flow, FlowKey, addr_from_words};
 use gateway_common::datapath::header::PROTO_UDP;
-use gateway_common::datapath::{hash, ring_index};
+use gateway_common::datapath::slot_of;
 use gateway_common::sweep::{Fate, Look, flow_fate, pressed, reverse_fate};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -196,13 +196,13 @@ impl Sweep {
             if !flow.closing() && twin.is_some_and(|twin| !twin.closing()) {
                 open.insert(flow.endpoint);
             }
-            if let Some(slots) = live.get_mut(&flow.vip) {
-                slots.push((ring_index(hash(key)), flow.endpoint));
+            if let (Some(slots), Some((_, mode))) = (live.get_mut(&flow.vip), pending.rings.get(&flow.vip)) {
+                slots.push((slot_of(*mode as u32, key), flow.endpoint));
             }
         })?;
         self.remove_pairs(&over, &lives, look)?;
         self.remove_alone(&reverse, &lives, look)?;
-        for (vip, version) in &pending.rings {
+        for (vip, (version, _)) in &pending.rings {
             let live = live.remove(vip).unwrap_or_default();
             self.writer().settle(*vip, *version, &live)?;
         }

@@ -92,6 +92,17 @@ pub fn translated(endpoints: usize) -> KernelTables {
     tables
 }
 
+/// The same, with one endpoint for each client.
+pub fn by_client(mut tables: KernelTables) -> KernelTables {
+    for vip in tables.vips.values_mut().filter(|vip| vip.mode.forwards()) {
+        vip.mode = VipMode::NatByClient;
+    }
+    for ring in tables.rings.values_mut() {
+        ring.by_client = true;
+    }
+    tables
+}
+
 /// Brings a kernel to `desired`, the addresses local.
 pub fn apply(kernel: &Kernel, desired: &KernelTables) {
     let actual = kernel.read_tables();

@@ -4,6 +4,10 @@ use super::super::Work;
 use super::super::endpoints::Manner;
 use crate::diagnostic::Severity;
 use crate::objects::{Object, kinds};
+use gateway_core::ir::BalancePolicy;
+
+/// `timeoutSeconds` where none is written (Kubernetes, ClientIPConfig).
+const TIMEOUT_DEFAULT: u32 = 10_800;
 
 /// What counts for every port of the Service.
 pub(super) struct Terms {
@@ -14,9 +18,36 @@ pub(super) struct Terms {
 pub(super) fn terms(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Terms {
     let manner = Manner {
         local: is_local(work, object),
-        ..Manner::default()
+        balance: balance(work, object),
     };
     Terms { manner }
+}
+
+/// `sessionAffinity`. The endpoint follows from the client's address, so nothing is remembered that could be forgotten: a
+/// time after which a client may be sent elsewhere changes nothing.
+fn balance(work: &mut Work<'_>, object: &Object<kinds::Service>) -> BalancePolicy {
+    let spec = &object.body.spec;
+    match spec.session_affinity.as_deref() {
+        Some("ClientIP") => {}
+        Some("None") | None => return BalancePolicy::default(),
+        Some(other) => {
+            let problem = format!("session affinity {other:?} is not known: connections go round");
+            let subject = object.subject();
+            let finding = subject.finding(Severity::Error, "spec.sessionAffinity", problem, "use ClientIP or None");
+            work.found.push(finding);
+            return BalancePolicy::default();
+        }
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let timeout = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    // What the API server fills in was not asked for.
+    if let Some(seconds) = timeout.filter(|seconds| *seconds != TIMEOUT_DEFAULT) {
+        let problem = format!("a client stays with its endpoint as long as that serves, and longer than {seconds} s");
+        let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+        let finding = object.subject().finding(Severity::Note, field, problem, "");
+        work.found.push(finding);
+    }
+    BalancePolicy::ClientAddress
 }
 
 /// `externalTrafficPolicy: Local`, on a node that knows itself.

@@ -56,7 +56,21 @@ pub struct ServiceSpec {
     #[serde(default)]
     pub ip_families: Vec<String>,
     pub external_traffic_policy: Option<String>,
+    pub session_affinity: Option<String>,
+    pub session_affinity_config: Option<SessionAffinityConfig>,
     pub health_check_node_port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientIpConfig {
+    pub timeout_seconds: Option<u32>,
 }
 
 impl ServiceSpec {

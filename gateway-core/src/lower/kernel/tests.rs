@@ -257,7 +257,7 @@ fn shares(tables: &KernelTables, vip: SocketAddr, proto: u8, flows: u32) -> BTre
             ports: FlowKey::ports((32_768 + (flow % 1000) as u16).to_be(), vip.port().to_be()),
             proto: u32::from(proto),
         };
-        *counts.entry(ring[slot_of(&key) as usize].current).or_default() += 1.0 / f64::from(flows);
+        *counts.entry(ring[slot_of(0, &key) as usize].current).or_default() += 1.0 / f64::from(flows);
     }
     counts
 }
@@ -306,4 +306,34 @@ fn flows_fall_to_services_by_their_weights_within_one_percent_whatever_the_numbe
             }
         }
     }
+}
+
+#[test]
+fn a_service_by_client_address_makes_a_vip_whose_slots_ports_do_not_choose() {
+    use gateway_common::abi::{FlowKey, addr_words};
+    use gateway_common::datapath::slot_of;
+    let mut ir = one_listener("192.0.2.1:80", &[("a", 1, &[("10.0.0.1:80", 1, false)])]);
+    let mut indexes = KernelIndexes::default();
+    assert!(!lowered(&ir, &mut indexes).rings[&0].by_client);
+    for service in ir.services.values_mut() {
+        service.balance = BalancePolicy::ClientAddress;
+    }
+    let tables = lowered(&ir, &mut indexes);
+    assert!(tables.rings[&0].by_client);
+    let vip = tables.vips.values().find(|vip| vip.id == 0).unwrap();
+    assert_eq!(vip.mode, VipMode::NatByClient);
+    let slot = |mode: VipMode, client: &str, port: u16| {
+        let key = FlowKey {
+            src: addr_words(client.parse().unwrap()),
+            dst: addr_words("192.0.2.1".parse().unwrap()),
+            ports: FlowKey::ports(port.to_be(), 80_u16.to_be()),
+            proto: 6,
+        };
+        slot_of(mode as u32, &key)
+    };
+    for client in ["10.9.0.1", "2001:db8::1"] {
+        assert_eq!(slot(vip.mode, client, 1), slot(vip.mode, client, 2));
+        assert_ne!(slot(VipMode::Nat, client, 1), slot(VipMode::Nat, client, 2));
+    }
+    assert_ne!(slot(vip.mode, "10.9.0.1", 1), slot(vip.mode, "10.9.0.2", 1));
 }

@@ -7,6 +7,7 @@
 use super::{DatagramPlane, Key};
 use crate::sys::datagrams::Batch;
 use crate::telemetry::access_log::relay::{RelayEnd, RelayOutcome};
+use crate::worker::accept::unmapped;
 use crate::worker::token::Source;
 use crate::worker::turn::{Context, PAST_THE_KERNEL};
 use gateway_core::decide::Decide;
@@ -148,9 +149,10 @@ impl DatagramPlane {
             snapshot: &snapshot,
             balancers: &mut self.balancers,
         };
-        let chosen = match decide.connection(listener, None, context.now) {
+        let from = unmapped(client).ip();
+        let chosen = match decide.connection(listener, from, None, context.now) {
             Ok((rule, endpoint)) if Some(endpoint) == not => {
-                let other = decide.connection_again(endpoint, &[endpoint], context.now);
+                let other = decide.connection_again(endpoint, from, &[endpoint], context.now);
                 Ok((rule, other.ok_or(Refusal::NoEndpoint)?))
             }
             chosen => chosen,

@@ -184,7 +184,12 @@ impl SplicePlane {
             snapshot: &snapshot,
             balancers: &mut self.balancers,
         };
-        match decide.connection(relay.listener, relay.server_name.as_deref(), context.now) {
+        match decide.connection(
+            relay.listener,
+            relay.peer.ip(),
+            relay.server_name.as_deref(),
+            context.now,
+        ) {
             Ok((rule, endpoint)) => {
                 if let Stage::Hello { bytes, .. } = std::mem::replace(&mut relay.stage, Stage::Connecting) {
                     relay.to_up.begin_with(bytes, None);
@@ -267,7 +272,7 @@ impl SplicePlane {
             balancers: &mut self.balancers,
         };
         let next = match relay.tried.len() < usize::from(context.options.relay.attempts_max) {
-            true => decide.connection_again(failed, &relay.tried, context.now),
+            true => decide.connection_again(failed, relay.peer.ip(), &relay.tried, context.now),
             false => None,
         };
         match next {
