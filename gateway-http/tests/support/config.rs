@@ -92,6 +92,7 @@ impl Config {
             names: vec![name],
             plane,
             why: String::new(),
+            exposure: Default::default(),
         };
         let endpoint = |addr: &SocketAddr| Endpoint {
             name: EndpointName::new(addr.to_string()),
