@@ -23,10 +23,12 @@ pub enum Refusal {
     Draining,
     /// Nothing was sent in time.
     Silent,
+    /// The listener is for other clients (`loadBalancerSourceRanges`).
+    NotAllowed,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 9] = [
+    pub const ALL: [Refusal; 10] = [
         Refusal::NoListener,
         Refusal::TooMany,
         Refusal::NotTls,
@@ -36,6 +38,7 @@ impl Refusal {
         Refusal::NoEndpoint,
         Refusal::Draining,
         Refusal::Silent,
+        Refusal::NotAllowed,
     ];
 
     /// Name in metrics and in `docs/faults.md`.
@@ -50,6 +53,7 @@ impl Refusal {
             Refusal::NoEndpoint => "no_endpoint",
             Refusal::Draining => "draining",
             Refusal::Silent => "silent",
+            Refusal::NotAllowed => "not_allowed",
         }
     }
 }

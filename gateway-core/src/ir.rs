@@ -9,6 +9,7 @@ pub mod service;
 pub mod stream;
 pub mod tls;
 
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -101,6 +102,16 @@ pub struct Exposure {
     /// Its endpoints are on other nodes, where its clients are to go: for it the address is not made one of this host.
     /// What comes nevertheless is refused.
     pub elsewhere: bool,
+    /// Clients that may connect, by their addresses; empty: all. Who is asked connection by connection is not forwarded
+    /// by packets.
+    pub clients: Vec<IpNet>,
+}
+
+impl Exposure {
+    /// Whether a client may connect. `client` is not IPv4-mapped.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        self.clients.is_empty() || self.clients.iter().any(|net| net.contains(&client))
+    }
 }
 
 /// Who handles the bytes of a listener.
@@ -169,5 +180,24 @@ impl SecretBytes {
 impl fmt::Debug for SecretBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} secret bytes]", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_admitted_by_their_addresses_and_all_where_none_are_named() {
+        let of = |nets: &[&str]| Exposure {
+            clients: nets.iter().map(|net| net.parse().unwrap()).collect(),
+            ..Exposure::default()
+        };
+        let admits = |nets: &[&str], client: &str| of(nets).admits(client.parse().unwrap());
+        assert!(admits(&[], "192.0.2.1") && admits(&[], "2001:db8::1"));
+        let nets = ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/64"];
+        assert!(admits(&nets, "10.255.0.1") && admits(&nets, "192.0.2.7") && admits(&nets, "2001:db8::9"));
+        assert!(!admits(&nets, "11.0.0.1") && !admits(&nets, "192.0.2.8") && !admits(&nets, "2001:db8:1::"));
+        assert!(!admits(&["0.0.0.0/0"], "2001:db8::1"), "a family that is not named");
     }
 }

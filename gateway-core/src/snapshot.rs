@@ -5,9 +5,9 @@
 
 use crate::ids::{EndpointId, ListenerId, RuleId, ServiceId};
 use crate::ir::{
-    BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Filter, HostPattern, HttpRule,
-    ListenerName, ListenerTls, Readiness, Recognise, Retry, Revision, RouteKind, RuleName, ServiceName, Session,
-    Termination, Timeouts, UpstreamProtocol,
+    BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Exposure, Filter, HostPattern,
+    HttpRule, ListenerName, ListenerTls, Readiness, Recognise, Retry, Revision, RouteKind, RuleName, ServiceName,
+    Session, Termination, Timeouts, UpstreamProtocol,
 };
 use crate::route::{HostIndex, HostTable};
 use std::collections::{BTreeMap, HashMap};
@@ -75,6 +75,8 @@ pub struct ListenerPlan {
     pub names: Vec<ListenerName>,
     pub why: String,
     pub serve: Serve,
+    /// Who may connect.
+    pub exposure: Exposure,
 }
 
 impl ListenerPlan {

@@ -63,7 +63,7 @@ impl Out {
             names,
             plane,
             why,
-            exposure: Exposure { elsewhere },
+            exposure: Exposure { elsewhere, clients },
         } = listener;
         assert_eq!(at, bind, "a listener stands under its own bind");
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
@@ -73,6 +73,9 @@ impl Out {
         );
         if *elsewhere {
             self.line(1, "elsewhere".to_owned());
+        }
+        if !clients.is_empty() {
+            self.line(1, format!("for {clients:?}"));
         }
         match plane {
             Plane::Kernel(rules) | Plane::Splice(rules) => self.stream_rules(rules),

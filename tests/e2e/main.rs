@@ -3,6 +3,7 @@
 //! Needs root. Without it these tests cannot run: they say so, and fail where CI is set.
 
 mod abuse;
+mod balancer;
 mod change;
 mod clients;
 mod desync;
@@ -95,6 +96,11 @@ const ROWS: &[Row] = &[
         name: "one connection is one endpoint on L4 and every endpoint on L7",
         datapaths: ALL,
         run: planes::fairness,
+    },
+    Row {
+        name: "a Service's load balancer keeps strangers out, clients with their endpoint and nodes to their own",
+        datapaths: &["off", "tcx", "xdp"],
+        run: balancer::services,
     },
     Row {
         name: "packets of a kernel listener stay in the kernel",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const V4: &str = "198.18.0.10";
 const V6: &str = "2001:2::a";
-const NAMES: [&str; 4] = ["be1", "be2", "be3", "be4"];
+pub const NAMES: [&str; 4] = ["be1", "be2", "be3", "be4"];
 
 fn script() -> Result<String> {
     let path = repository().join("tests/e2e/clients/datagrams.py").canonicalize()?;
@@ -18,10 +18,10 @@ fn script() -> Result<String> {
 }
 
 /// The backends' servers; ended when dropped.
-struct Servers(Vec<Child>);
+pub struct Servers(Vec<Child>);
 
 impl Servers {
-    fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let mut servers = Self(Vec::new());
         for name in NAMES {
             let mut command = Command::new(sluice());

@@ -64,15 +64,8 @@ impl<'o> Balancer<'o> {
     pub fn serve(&self, work: &mut Work<'o>, placed: Placed, ir: &mut Ir) -> ObjectStatus {
         let subject = self.object.subject();
         let mut addresses: Vec<IpAddr> = placed.addresses.into_iter().flatten().collect();
-        if !self.object.body.spec.load_balancer_source_ranges.is_empty() {
-            // Serving everybody where some are meant would open what is closed.
-            let problem = "source ranges are not served: the Service gets no load balancer";
-            let (field, remedy) = (
-                "spec.loadBalancerSourceRanges",
-                "remove it and filter before the gateway",
-            );
-            work.found
-                .push(subject.finding(Severity::Error, field, problem, remedy));
+        let terms = terms::terms(work, self.object);
+        if terms.clients.is_none() {
             addresses.clear();
         }
         if addresses.is_empty() && self.wanting(work).pools.is_empty() {
@@ -81,7 +74,6 @@ impl<'o> Balancer<'o> {
             work.found
                 .push(subject.finding(Severity::Error, field, problem, remedy));
         }
-        let terms = terms::terms(work, self.object);
         for (index, port) in self.object.body.spec.ports.iter().enumerate() {
             let Some(transport) = self.transport(work, index, port) else {
                 continue;
@@ -142,6 +134,7 @@ impl<'o> Balancer<'o> {
         let service = memo::want(work, want);
         let exposure = Exposure {
             elsewhere: terms.manner.local && !serves(work, &service),
+            clients: terms.clients.clone().unwrap_or_default(),
         };
         let rule = StreamRule {
             listener: name.clone(),
@@ -161,6 +154,10 @@ impl<'o> Balancer<'o> {
         let (plane, why) = match wish {
             Some(PlaneName::Splice | PlaneName::Http) => {
                 (Plane::Splice(rules), Some("its annotation asks for it".to_owned()))
+            }
+            Some(PlaneName::Kernel) | None if !exposure.clients.is_empty() => {
+                let why = "not by packets: each connection is asked whether it is of the loadBalancerSourceRanges";
+                (Plane::Splice(rules), Some(why.to_owned()))
             }
             Some(PlaneName::Kernel) | None => packets::carry(work, bind, rules),
         };

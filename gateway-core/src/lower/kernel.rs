@@ -105,6 +105,9 @@ pub fn unfit(ir: &Ir, listener: &Listener) -> Option<String> {
     let Some(vip) = listener.bind.addr else {
         return Some("it listens on every address of the host; the kernel plane needs an address of its own".into());
     };
+    if !listener.exposure.clients.is_empty() {
+        return Some("only some clients may connect, and packets are not asked where they come from".into());
+    }
     for rule in &rules.rules {
         for destination in rule.destinations.iter().filter(|d| d.weight > 0) {
             if let Destination::Fail { why, .. } = &destination.to {

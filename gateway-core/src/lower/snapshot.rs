@@ -67,6 +67,7 @@ pub fn lower_from(ir: &Ir, revision: Revision, ids: &Ids, before: &Snapshot) -> 
                 names,
                 why,
                 serve,
+                exposure: listener.exposure.clone(),
             },
         );
     }

@@ -152,6 +152,7 @@ mod tests {
             bind: Bind::tcp("192.0.2.1:80".parse().unwrap()),
             names: vec!["default/gw/http".into()],
             why: String::new(),
+            exposure: Default::default(),
             serve: Serve::Splice(StreamPlan {
                 recognise: Recognise::Nothing,
                 rules: vec![],

@@ -335,6 +335,9 @@ impl Worker {
         }
         let snapshot = Arc::clone(&self.context.snapshot);
         let plan = snapshot.listener(incoming.listener).ok_or(Refusal::NoListener)?;
+        if !plan.exposure.admits(incoming.peer.ip()) {
+            return Err(Refusal::NotAllowed);
+        }
         match &plan.serve {
             Serve::Http(http) if http.tls => self.http.accept_tls(incoming, &mut self.context),
             Serve::Http(_) => self.http.accept_plain(incoming, &mut self.context),

@@ -2,6 +2,7 @@
 
     datagrams.py serve NAME PORT             answers `NAME CLIENT-ADDRESS` and the datagram, over IPv4 and IPv6, UDP and TCP
     datagrams.py spread ADDRESS PORT FLOWS   one datagram from each of so many ports; prints how often each name answered
+    datagrams.py ask KIND ADDRESS PORT TIMES OWN   so many datagrams (udp) or connections (tcp) from the address OWN; counts by name
     datagrams.py hold ADDRESS PORT           one flow, a datagram every 10 ms until stdin ends; prints what it saw
 """
 import collections
@@ -127,9 +128,39 @@ def hold(address, port):
     print(json.dumps({"names": names, "lost": len(waiting), "longest_ms": int(longest * 1000)}))
 
 
+def ask(kind, address, port, times, own):
+    """So many flows of one client at once; a flow that nobody answers within a second is lost."""
+    seen = collections.Counter()
+    waiting = selectors.DefaultSelector()
+    for _ in range(times):
+        sock = socket.socket(family(address), socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.bind((own, 0))
+        sock.connect_ex((address, port))
+        if kind == "udp":
+            sock.send(b"who?")
+        waiting.register(sock, selectors.EVENT_READ)
+    until = time.monotonic() + 1
+    while waiting.get_map() and time.monotonic() < until:
+        for key, _ in waiting.select(timeout=0.1):
+            waiting.unregister(key.fileobj)
+            try:
+                answer = key.fileobj.recv(65536)
+            except OSError:
+                answer = b""
+            seen[answer.split()[0].decode() if answer else "lost"] += 1
+            key.fileobj.close()
+    for key in list(waiting.get_map().values()):
+        seen["lost"] += 1
+        key.fileobj.close()
+    print(json.dumps(seen))
+
+
 if sys.argv[1] == "serve":
     serve(sys.argv[2], int(sys.argv[3]))
 elif sys.argv[1] == "spread":
     spread(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+elif sys.argv[1] == "ask":
+    ask(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])
 else:
     hold(sys.argv[2], int(sys.argv[3]))

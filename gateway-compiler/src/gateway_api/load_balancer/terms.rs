@@ -5,6 +5,13 @@ use super::super::endpoints::Manner;
 use crate::diagnostic::Severity;
 use crate::objects::{Object, kinds};
 use gateway_core::ir::BalancePolicy;
+use ipnet::IpNet;
+
+/// Most source ranges of a Service; each new connection is compared with all.
+const RANGES_MAX: usize = 1024;
+const FIELD_RANGES: &str = "spec.loadBalancerSourceRanges";
+/// Where they were written before there was a field.
+const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// `timeoutSeconds` where none is written (Kubernetes, ClientIPConfig).
 const TIMEOUT_DEFAULT: u32 = 10_800;
@@ -12,6 +19,8 @@ const TIMEOUT_DEFAULT: u32 = 10_800;
 /// What counts for every port of the Service.
 pub(super) struct Terms {
     pub manner: Manner,
+    /// `None`: nobody, as who may is not known.
+    pub clients: Option<Vec<IpNet>>,
 }
 
 /// Reads them; what cannot be had as it is written is said.
@@ -20,7 +29,48 @@ pub(super) fn terms(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Ter
         local: is_local(work, object),
         balance: balance(work, object),
     };
-    Terms { manner }
+    let clients = clients(work, object);
+    Terms { manner, clients }
+}
+
+/// `loadBalancerSourceRanges`; empty: every client.
+fn clients(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Option<Vec<IpNet>> {
+    let (ranges, subject) = (&object.body.spec.load_balancer_source_ranges, object.subject());
+    let mut refuse = |field: String, problem: String, remedy: &str| {
+        // Serving everybody where some are meant would open what is closed.
+        let problem = format!("{problem}: the Service gets no load balancer");
+        work.found
+            .push(subject.finding(Severity::Error, field, problem, remedy));
+        None
+    };
+    let annotated = subject.annotation(RANGES_ANNOTATION).filter(|_| ranges.is_empty());
+    let (field, ranges): (_, Vec<&str>) = match annotated {
+        Some(list) => (
+            format!("metadata.annotations[{RANGES_ANNOTATION}]"),
+            list.split(',').collect(),
+        ),
+        None => (FIELD_RANGES.to_owned(), ranges.iter().map(String::as_str).collect()),
+    };
+    if ranges.len() > RANGES_MAX {
+        let problem = format!("{} source ranges, of {RANGES_MAX} that can be had", ranges.len());
+        return refuse(field, problem, "join ranges that lie side by side");
+    }
+    let mut clients = Vec::with_capacity(ranges.len());
+    for (index, range) in ranges.into_iter().enumerate() {
+        let text = range.trim();
+        match text.parse::<IpNet>() {
+            Ok(net) => clients.push(net.trunc()),
+            Err(_) => {
+                let field = match annotated {
+                    Some(_) => field,
+                    None => format!("{field}[{index}]"),
+                };
+                let problem = format!("{text:?} is no prefix of addresses");
+                return refuse(field, problem, "write a prefix as 192.0.2.0/24 or 2001:db8::/64");
+            }
+        }
+    }
+    Some(clients)
 }
 
 /// `sessionAffinity`. The endpoint follows from the client's address, so nothing is remembered that could be forgotten: a

@@ -53,6 +53,7 @@ impl RelayEnd {
             RelayEnd::Refused(Refusal::Broken) => "NC",
             RelayEnd::Refused(Refusal::NoEndpoint) => "UF",
             RelayEnd::Refused(Refusal::TooMany | Refusal::Draining) => "UO",
+            RelayEnd::Refused(Refusal::NotAllowed) => "UAEX",
         }
     }
 

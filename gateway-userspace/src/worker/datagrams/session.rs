@@ -14,7 +14,7 @@ use gateway_core::decide::Decide;
 use gateway_core::fault::Refusal;
 use gateway_core::ids::{EndpointId, ListenerId, RuleId};
 use gateway_core::ir::Revision;
-use gateway_core::snapshot::Serve;
+use gateway_core::snapshot::{ListenerPlan, Serve};
 use gateway_core::time::Moment;
 use mio::Interest;
 use mio::net::UdpSocket;
@@ -121,7 +121,10 @@ impl DatagramPlane {
         let Some(session) = self.sessions.get(key) else {
             return false;
         };
+        let admits = |plan: &ListenerPlan| plan.exposure.admits(unmapped(session.client).ip());
         match session.endpoint {
+            // Who may not come any more begins anew, and is refused.
+            Some(_) if !context.snapshot.listener(session.listener).is_some_and(admits) => false,
             Some(endpoint) => context.snapshot.endpoint(endpoint).is_some(),
             None => session.revision == context.snapshot.revision,
         }
@@ -145,11 +148,14 @@ impl DatagramPlane {
         let snapshot = Arc::clone(&context.snapshot);
         let listening = self.sockets.get(socket).ok_or(Refusal::NoListener)?;
         let (listener, plan) = snapshot.udp_listener(&listening.bind).ok_or(Refusal::NoListener)?;
+        let from = unmapped(client).ip();
+        if !plan.exposure.admits(from) {
+            return Err(Refusal::NotAllowed);
+        }
         let mut decide = Decide {
             snapshot: &snapshot,
             balancers: &mut self.balancers,
         };
-        let from = unmapped(client).ip();
         let chosen = match decide.connection(listener, from, None, context.now) {
             Ok((rule, endpoint)) if Some(endpoint) == not => {
                 let other = decide.connection_again(endpoint, from, &[endpoint], context.now);

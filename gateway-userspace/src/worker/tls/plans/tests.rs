@@ -45,6 +45,7 @@ fn snapshot_of(scopes: &[(&str, &str, ListenerTls)], certificates: &[(&str, &Arc
         bind: Bind::tcp("192.0.2.1:443".parse().unwrap()),
         names: vec![],
         why: String::new(),
+        exposure: Default::default(),
         serve: Serve::Http(HttpPlan::new(true, scopes.iter().map(scope).collect())),
     };
     Snapshot {
