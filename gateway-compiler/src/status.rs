@@ -34,7 +34,10 @@ pub enum Status {
     /// One entry for each parentRef that names one of our Gateways, or a ListenerSet of one.
     Route { parents: Vec<ParentStatus> },
     /// Of a Service of type LoadBalancer that is ours.
-    Balancer { addresses: Vec<IpAddr> },
+    Balancer {
+        addresses: Vec<IpAddr>,
+        conditions: Vec<Condition>,
+    },
     /// One entry for each Gateway of ours that sends traffic to what the policy is about.
     Policy { ancestors: Vec<ParentStatus> },
 }
@@ -103,6 +106,8 @@ pub enum ConditionKind {
     Programmed,
     OverlappingTlsConfig,
     InsecureFrontendValidationMode,
+    /// Ours alone: whether a Service of type LoadBalancer has what it asks for.
+    Served,
 }
 
 impl ConditionKind {
@@ -116,6 +121,7 @@ impl ConditionKind {
             ConditionKind::Programmed => "Programmed",
             ConditionKind::OverlappingTlsConfig => "OverlappingTLSConfig",
             ConditionKind::InsecureFrontendValidationMode => "InsecureFrontendValidationMode",
+            ConditionKind::Served => "sluice.dev/Served",
         }
     }
 }
@@ -180,4 +186,9 @@ pub mod reason {
     pub const NOT_ALLOWED_BY_LISTENERS: &str = "NotAllowedByListeners";
     pub const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
     pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
+    // Service
+    pub const SERVED: &str = "Served";
+    pub const PARTLY_SERVED: &str = "PartlyServed";
+    pub const NO_ADDRESS_POOL: &str = "NoAddressPool";
+    pub const INVALID_SOURCE_RANGES: &str = "InvalidSourceRanges";
 }

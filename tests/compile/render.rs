@@ -254,7 +254,10 @@ impl Out {
                 conditions.iter().for_each(|c| self.line(1, c.to_string()));
                 listeners.iter().for_each(|each| self.listener_status(each));
             }
-            Status::Balancer { addresses } => self.line(1, format!("addresses {addresses:?}")),
+            Status::Balancer { addresses, conditions } => {
+                self.line(1, format!("addresses {addresses:?}"));
+                conditions.iter().for_each(|c| self.line(1, c.to_string()));
+            }
             Status::Route { parents } | Status::Policy { ancestors: parents } => {
                 for ParentStatus { parent, conditions } in parents {
                     self.line(1, format!("parent {parent}"));

@@ -22,12 +22,31 @@ const POOL_PROBES_MAX: u64 = 65_536;
 /// A Gateway, or a Service of type LoadBalancer, that wants addresses.
 pub(super) struct Wanting<'o> {
     pub subject: Subject<'o>,
+    /// Where it asks: a list of addresses, or one field.
+    pub field: Field,
     /// What it asks for.
     pub asks: Cow<'o, [kinds::Address]>,
     /// What it has by its status.
     pub has: Cow<'o, [kinds::Address]>,
     /// Where its addresses come from.
     pub pools: Vec<IpNet>,
+}
+
+/// Where addresses are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// `spec.addresses` of a Gateway.
+    Addresses,
+    One(&'static str),
+}
+
+impl Field {
+    fn of(self, index: usize, part: &str) -> String {
+        match self {
+            Field::Addresses => format!("spec.addresses[{index}].{part}"),
+            Field::One(field) => field.to_owned(),
+        }
+    }
 }
 
 impl Wanting<'_> {
@@ -138,7 +157,7 @@ fn finish(work: &mut Work<'_>, gateway: &Wanting<'_>, placed: &mut Placed) {
         ),
     };
     let field = specs.iter().position(|it| it.value.is_empty());
-    let field = field.map_or("spec".to_owned(), |index| format!("spec.addresses[{index}].value"));
+    let field = field.map_or("spec".to_owned(), |index| gateway.field.of(index, "value"));
     work.found.push(
         gateway
             .subject
@@ -157,7 +176,7 @@ fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: 
     let specs = &gateway.asks;
     for (index, spec) in specs.iter().enumerate().take(ADDRESSES_MAX) {
         if let Some((reason, part, message, remedy)) = unserved(spec) {
-            let field = format!("spec.addresses[{index}].{part}");
+            let field = gateway.field.of(index, part);
             let finding = gateway
                 .subject
                 .finding(Severity::Error, field, message.as_str(), remedy);
@@ -171,7 +190,7 @@ fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: 
         match usable(work, gateway, taken, &spec.value) {
             Ok(addr) => taken.give(addr, gateway.subject, placed),
             Err((message, remedy)) => {
-                let field = format!("spec.addresses[{index}].value");
+                let field = gateway.field.of(index, "value");
                 let finding = gateway
                     .subject
                     .finding(Severity::Error, field, message.as_str(), remedy);

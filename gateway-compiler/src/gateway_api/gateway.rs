@@ -1,6 +1,6 @@
 //! Gateways: which are ours, and what each of them is before any route is attached.
 
-use super::address::{self, Placed, Wanting};
+use super::address::{self, Field, Placed, Wanting};
 use super::class::Classes;
 use super::condition::Problem;
 use super::listener::{self, Listener};
@@ -56,6 +56,7 @@ pub(super) fn gateways<'o>(
                 Err(problem) => (Vec::new(), Some(problem)),
             };
             wanting.push(Wanting {
+                field: Field::Addresses,
                 subject: gateway.subject(),
                 asks: Cow::Borrowed(&gateway.body.spec.addresses),
                 has: Cow::Borrowed(&gateway.body.status.addresses),

@@ -1,20 +1,21 @@
 //! Services of type LoadBalancer whose `loadBalancerClass` is ours: an address of a pool, and every port of theirs
 //! forwarded by packets where packets can.
 
+mod claim;
 mod terms;
 
-use super::address::{Placed, Wanting};
+use super::address::{Field, Placed, Wanting};
+use super::condition::{Problem, Told, condition};
 use super::memo::{self, Want};
 use super::{Work, packets};
 use crate::diagnostic::Severity;
 use crate::objects::{Object, kinds};
 use crate::plane::{self, PlaneName};
-use crate::status::{ObjectStatus, Status};
+use crate::status::{ConditionKind, ObjectStatus, Status, reason};
 use gateway_core::ir::{
     Bind, Destination, Exposure, HostPattern, Ir, Listener, ListenerName, Plane, Readiness, Recognise, RuleName,
     ServiceName, StreamRule, StreamRules, Transport, Weighted,
 };
-use ipnet::IpNet;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use terms::Terms;
@@ -40,43 +41,40 @@ pub(super) fn all<'o>(work: &Work<'o>) -> Vec<Balancer<'o>> {
 impl<'o> Balancer<'o> {
     /// One address of each pool of its families, or the one it names.
     pub fn wanting(&self, work: &Work<'o>) -> Wanting<'o> {
-        let spec = &self.object.body.spec;
         let address = |value: &str| kinds::Address {
             kind: None,
             routability: None,
             value: value.to_owned(),
         };
-        let families = &spec.ip_families;
-        let of_family = |pool: &&IpNet| {
-            let family = if pool.network().is_ipv4() { "IPv4" } else { "IPv6" };
-            families.is_empty() || families.iter().any(|wanted| wanted == family)
-        };
+        let claim = claim::claim(work, self.object);
         let has = self.object.body.status.load_balancer.ingress.iter();
         Wanting {
             subject: self.object.subject(),
-            asks: Cow::Owned(spec.load_balancer_ip.iter().map(|value| address(value)).collect()),
+            field: Field::One(claim.field),
+            asks: Cow::Owned(claim.asks.into_iter().map(address).collect()),
             has: Cow::Owned(has.map(|ingress| address(&ingress.ip)).collect()),
-            pools: work.settings.address_pools.iter().filter(of_family).copied().collect(),
+            pools: claim.pools,
         }
     }
 
     /// Adds a listener for each port and address; what the Service is told.
     pub fn serve(&self, work: &mut Work<'o>, placed: Placed, ir: &mut Ir) -> ObjectStatus {
-        let subject = self.object.subject();
         let mut addresses: Vec<IpAddr> = placed.addresses.into_iter().flatten().collect();
         let terms = terms::terms(work, self.object);
-        if terms.clients.is_none() {
+        let mut problems: Vec<Problem> = terms.clients.as_ref().err().cloned().into_iter().collect();
+        if !problems.is_empty() {
             addresses.clear();
         }
-        if addresses.is_empty() && self.wanting(work).pools.is_empty() {
-            let problem = "there is no address pool of its families: the Service gets no load balancer";
-            let (field, remedy) = ("spec.ipFamilies", "give --address-pool");
-            work.found
-                .push(subject.finding(Severity::Error, field, problem, remedy));
-        }
+        problems.extend(self.unclaimed(work, &addresses));
+        problems.extend(placed.unplaced);
+        let mut served = false;
         for (index, port) in self.object.body.spec.ports.iter().enumerate() {
-            let Some(transport) = self.transport(work, index, port) else {
-                continue;
+            let transport = match self.transport(work, index, port) {
+                Ok(transport) => transport,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
             };
             for addr in &addresses {
                 let bind = Bind {
@@ -84,28 +82,61 @@ impl<'o> Balancer<'o> {
                     port: port.port,
                     transport,
                 };
-                self.port(work, (index, port), bind, &terms, ir);
+                match self.port(work, (index, port), bind, &terms, ir) {
+                    Ok(()) => served = true,
+                    Err(problem) => problems.push(problem),
+                }
             }
         }
+        let conditions = vec![condition(
+            ConditionKind::Served,
+            told(served, &problems),
+            self.object.meta.generation,
+        )];
         ObjectStatus {
             object: self.object.id.clone(),
-            status: Status::Balancer { addresses },
+            status: Status::Balancer { addresses, conditions },
         }
     }
 
-    fn transport(&self, work: &mut Work<'_>, index: usize, port: &kinds::ServicePort) -> Option<Transport> {
+    /// What is wrong with the addresses it asks for, or has not got.
+    fn unclaimed(&self, work: &mut Work<'o>, addresses: &[IpAddr]) -> Vec<Problem> {
+        let claimed = claim::claim(work, self.object).problem;
+        let mut problems = Vec::new();
+        let mut found = |severity, problem: Problem, field: &str, remedy: &str| {
+            let subject = self.object.subject();
+            let finding = subject.finding(severity, field, problem.message.as_str(), remedy);
+            work.found.push(finding);
+            problems.push(problem);
+        };
+        if let Some((problem, field, remedy)) = claimed {
+            found(Severity::Error, problem, field, remedy);
+        }
+        if let Some(problem) = claim::lacks(self.object, addresses) {
+            let remedy = "give an --address-pool of each family, or let it be PreferDualStack";
+            found(Severity::Warning, problem, "spec.ipFamilyPolicy", remedy);
+        }
+        problems
+    }
+
+    /// Says that a port is left out.
+    fn leave_out(&self, work: &mut Work<'_>, field: String, problem: String, remedy: &str) -> Problem {
+        let message = format!("{problem}: the port is left out");
+        let subject = self.object.subject();
+        let finding = subject.finding(Severity::Error, field, message.as_str(), remedy);
+        work.found.push(finding);
+        let reason = reason::PARTLY_SERVED;
+        Problem { reason, message }
+    }
+
+    fn transport(&self, work: &mut Work<'_>, index: usize, port: &kinds::ServicePort) -> Result<Transport, Problem> {
         match port.protocol.as_deref().unwrap_or("TCP") {
-            "TCP" => Some(Transport::Tcp),
-            "UDP" => Some(Transport::Udp),
+            "TCP" => Ok(Transport::Tcp),
+            "UDP" => Ok(Transport::Udp),
             other => {
-                let problem = format!("protocol {other} is not served: the port is left out");
                 let field = format!("spec.ports[{index}].protocol");
-                let finding = self
-                    .object
-                    .subject()
-                    .finding(Severity::Error, field, problem, "use TCP or UDP");
-                work.found.push(finding);
-                None
+                let problem = format!("protocol {other} is not served");
+                Err(self.leave_out(work, field, problem, "use TCP or UDP"))
             }
         }
     }
@@ -117,16 +148,13 @@ impl<'o> Balancer<'o> {
         bind: Bind,
         terms: &Terms,
         ir: &mut Ir,
-    ) {
+    ) -> Result<(), Problem> {
         let subject = self.object.subject();
         if let Some(taken) = ir.listeners.get(&bind) {
             let names: Vec<&str> = taken.names.iter().map(ListenerName::as_str).collect();
-            let problem = format!("{bind} is that of {}: the port is left out", names.join(", "));
+            let problem = format!("{bind} is that of {}", names.join(", "));
             let field = format!("spec.ports[{index}].port");
-            let remedy = "let it have another address or port";
-            work.found
-                .push(subject.finding(Severity::Error, field, problem, remedy));
-            return;
+            return Err(self.leave_out(work, field, problem, "let it have another address or port"));
         }
         let key = self.object.key();
         let name = ListenerName::new(format!("Service/{key}/{}", port.port));
@@ -134,7 +162,7 @@ impl<'o> Balancer<'o> {
         let service = memo::want(work, want);
         let exposure = Exposure {
             elsewhere: terms.manner.local && !serves(work, &service),
-            clients: terms.clients.clone().unwrap_or_default(),
+            clients: terms.clients.as_ref().cloned().unwrap_or_default(),
         };
         let rule = StreamRule {
             listener: name.clone(),
@@ -176,6 +204,19 @@ impl<'o> Balancer<'o> {
             exposure,
         };
         ir.listeners.insert(bind, listener);
+        Ok(())
+    }
+}
+
+/// Whether a Service has what it asks for.
+fn told(served: bool, problems: &[Problem]) -> Told {
+    let mut messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    messages.dedup();
+    match (served, problems.first()) {
+        (true, None) => (true, reason::SERVED, String::new()),
+        (true, Some(_)) => (true, reason::PARTLY_SERVED, messages.join("; ")),
+        (false, Some(first)) => (false, first.reason, messages.join("; ")),
+        (false, None) => (false, reason::PENDING, "it has no address or no port".to_owned()),
     }
 }
 

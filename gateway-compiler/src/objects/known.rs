@@ -269,7 +269,6 @@ fn fields(kind: Kind) -> Fields {
                 "spec.trafficDistribution",
                 "spec.clusterIP",
                 "spec.clusterIPs",
-                "spec.ipFamilyPolicy",
                 "spec.internalTrafficPolicy",
                 "spec.externalIPs",
                 "spec.allocateLoadBalancerNodePorts",

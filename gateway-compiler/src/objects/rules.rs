@@ -17,7 +17,11 @@ pub(super) struct Broken {
 }
 
 /// Annotations that mean something here; others under our domain are misspelled.
-const ANNOTATIONS: [&str; 2] = ["sluice.dev/plane", "sluice.dev/cors-allow-origins"];
+const ANNOTATIONS: [&str; 3] = [
+    "sluice.dev/plane",
+    "sluice.dev/cors-allow-origins",
+    "sluice.dev/load-balancer-ips",
+];
 
 /// What the value at a path has to be.
 #[derive(Clone, Copy)]

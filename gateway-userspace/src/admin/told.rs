@@ -33,9 +33,11 @@ fn lines(status: &ObjectStatus) -> Vec<String> {
             lines.extend(listeners.iter().flat_map(|one| lines_of_listener(object, one)));
             lines
         }
-        Status::Balancer { addresses } => {
+        Status::Balancer { addresses, conditions } => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            vec![format!("{object}: addresses {}", addresses.join(", "))]
+            let mut lines: Vec<String> = conditions.iter().map(|one| format!("{object}: {one}")).collect();
+            lines.push(format!("{object}: addresses {}", addresses.join(", ")));
+            lines
         }
         Status::Route { parents } | Status::Policy { ancestors: parents } => parents
             .iter()

@@ -1,9 +1,11 @@
 //! On what terms a Service of type LoadBalancer lets its clients in: which endpoints, and how one is chosen.
 
 use super::super::Work;
+use super::super::condition::Problem;
 use super::super::endpoints::Manner;
 use crate::diagnostic::Severity;
 use crate::objects::{Object, kinds};
+use crate::status::reason;
 use gateway_core::ir::BalancePolicy;
 use ipnet::IpNet;
 
@@ -19,8 +21,8 @@ const TIMEOUT_DEFAULT: u32 = 10_800;
 /// What counts for every port of the Service.
 pub(super) struct Terms {
     pub manner: Manner,
-    /// `None`: nobody, as who may is not known.
-    pub clients: Option<Vec<IpNet>>,
+    /// Else nobody, as who may is not known.
+    pub clients: Result<Vec<IpNet>, Problem>,
 }
 
 /// Reads them; what cannot be had as it is written is said.
@@ -34,14 +36,15 @@ pub(super) fn terms(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Ter
 }
 
 /// `loadBalancerSourceRanges`; empty: every client.
-fn clients(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Option<Vec<IpNet>> {
+fn clients(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Result<Vec<IpNet>, Problem> {
     let (ranges, subject) = (&object.body.spec.load_balancer_source_ranges, object.subject());
     let mut refuse = |field: String, problem: String, remedy: &str| {
         // Serving everybody where some are meant would open what is closed.
-        let problem = format!("{problem}: the Service gets no load balancer");
-        work.found
-            .push(subject.finding(Severity::Error, field, problem, remedy));
-        None
+        let message = format!("{problem}: the Service gets no load balancer");
+        let finding = subject.finding(Severity::Error, field, message.as_str(), remedy);
+        work.found.push(finding);
+        let reason = reason::INVALID_SOURCE_RANGES;
+        Err(Problem { reason, message })
     };
     let annotated = subject.annotation(RANGES_ANNOTATION).filter(|_| ranges.is_empty());
     let (field, ranges): (_, Vec<&str>) = match annotated {
@@ -70,7 +73,7 @@ fn clients(work: &mut Work<'_>, object: &Object<kinds::Service>) -> Option<Vec<I
             }
         }
     }
-    Some(clients)
+    Ok(clients)
 }
 
 /// `sessionAffinity`. The endpoint follows from the client's address, so nothing is remembered that could be forgotten: a

@@ -55,6 +55,7 @@ pub struct ServiceSpec {
     pub load_balancer_source_ranges: Vec<String>,
     #[serde(default)]
     pub ip_families: Vec<String>,
+    pub ip_family_policy: Option<String>,
     pub external_traffic_policy: Option<String>,
     pub session_affinity: Option<String>,
     pub session_affinity_config: Option<SessionAffinityConfig>,

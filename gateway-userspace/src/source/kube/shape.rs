@@ -33,6 +33,9 @@ const OURS: &[&str] = &[
     "Detached",
 ];
 
+/// The same of Services, whose other conditions are others'.
+const OF_SERVICES: &[&str] = &["sluice.dev/Served"];
+
 /// Who writes, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Hand<'h> {
@@ -74,11 +77,16 @@ pub fn merged(id: &ObjectId, ours: Option<&Status>, current: Option<&Value>, han
             put_conditions(&mut after, conditions, hand);
             put_listeners(&mut after, listeners, hand);
         }
-        Some(Status::Balancer { addresses }) => put_ingress(&mut after, addresses),
+        Some(Status::Balancer { addresses, conditions }) => {
+            put_ingress(&mut after, addresses);
+            put_conditions_of(OF_SERVICES, &mut after, conditions, hand);
+        }
         Some(Status::Route { parents }) => put_parents(&mut after, &PARENTS, id, parents, hand),
         Some(Status::Policy { ancestors }) => put_parents(&mut after, &ANCESTORS, id, ancestors, hand),
         None => match id.kind {
             Kind::BackendTlsPolicy => put_parents(&mut after, &ANCESTORS, id, &[], hand),
+            // Its addresses go with its type: the API server sees to that.
+            Kind::Service => put_conditions_of(OF_SERVICES, &mut after, &[], hand),
             // Of a Gateway or a class that is not ours any more everything is its new controller's.
             _ => put_parents(&mut after, &PARENTS, id, &[], hand),
         },
@@ -91,10 +99,10 @@ pub fn merged(id: &ObjectId, ours: Option<&Status>, current: Option<&Value>, han
 
 /// Whether the status has an entry of ours.
 pub fn mentions(status: &Value, controller: &str) -> bool {
-    [PARENTS.list, ANCESTORS.list].iter().any(|list| {
-        let entries = status[*list].as_array().map(Vec::as_slice).unwrap_or_default();
-        entries.iter().any(|entry| entry["controllerName"] == controller)
-    })
+    let of = |list: &str| status[list].as_array().map(Vec::as_slice).unwrap_or_default();
+    let served = |one: &Value| one["type"].as_str().is_some_and(|kind| OF_SERVICES.contains(&kind));
+    let entries = [PARENTS.list, ANCESTORS.list].into_iter().flat_map(of);
+    of("conditions").iter().any(served) || entries.into_iter().any(|entry| entry["controllerName"] == controller)
 }
 
 /// The newest generation that our conditions were decided from.
@@ -140,8 +148,13 @@ fn put_ingress(status: &mut Map<String, Value>, addresses: &[IpAddr]) {
 }
 
 fn put_conditions(status: &mut Map<String, Value>, ours: &[Condition], hand: Hand<'_>) {
+    put_conditions_of(OURS, status, ours, hand);
+}
+
+/// Of the `types` that are ours.
+fn put_conditions_of(types: &[&str], status: &mut Map<String, Value>, ours: &[Condition], hand: Hand<'_>) {
     let current = status.get("conditions").and_then(Value::as_array);
-    let merged = conditions(current.map(Vec::as_slice).unwrap_or_default(), ours, hand);
+    let merged = conditions(types, current.map(Vec::as_slice).unwrap_or_default(), ours, hand);
     put_list(status, "conditions", merged);
 }
 
@@ -153,13 +166,13 @@ fn put_list(status: &mut Map<String, Value>, name: &str, items: Vec<Value>) {
 }
 
 /// Ours in the places they have, new ones at the end.
-fn conditions(current: &[Value], ours: &[Condition], hand: Hand<'_>) -> Vec<Value> {
+fn conditions(types: &[&str], current: &[Value], ours: &[Condition], hand: Hand<'_>) -> Vec<Value> {
     let kind = |one: &Value| one["type"].as_str().unwrap_or_default().to_owned();
     let mut merged = Vec::with_capacity(current.len().max(ours.len()));
     for old in current {
         match ours.iter().find(|one| one.kind.name() == kind(old)) {
             Some(new) => merged.push(condition(new, Some(old), hand)),
-            None if OURS.contains(&kind(old).as_str()) => {}
+            None if types.contains(&kind(old).as_str()) => {}
             None => merged.push(old.clone()),
         }
     }
@@ -208,7 +221,7 @@ fn listener(ours: &ListenerStatus, current: Option<&Vec<Value>>, hand: Hand<'_>)
         "name": ours.name,
         "supportedKinds": kinds.map(|kind| json!({"group": GATEWAY_API, "kind": kind})).collect::<Vec<_>>(),
         "attachedRoutes": ours.attached_routes,
-        "conditions": conditions(old_conditions.map(Vec::as_slice).unwrap_or_default(), &ours.conditions, hand),
+        "conditions": conditions(OURS, old_conditions.map(Vec::as_slice).unwrap_or_default(), &ours.conditions, hand),
     })
 }
 
@@ -266,7 +279,7 @@ fn parent(at: &Entries, ours: &ParentStatus, old: Option<&Value>, hand: Hand<'_>
     json!({
         at.reference: reference(&ours.parent),
         "controllerName": hand.controller,
-        "conditions": conditions(old_conditions.map(Vec::as_slice).unwrap_or_default(), &ours.conditions, hand),
+        "conditions": conditions(OURS, old_conditions.map(Vec::as_slice).unwrap_or_default(), &ours.conditions, hand),
     })
 }
 

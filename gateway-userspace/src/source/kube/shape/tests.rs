@@ -192,6 +192,7 @@ fn a_balancer_s_address_stands_once_with_what_the_server_filled_in() {
     let service = ObjectId::new(Kind::Service, Some("n"), "s");
     let addresses = |list: &[&str]| Status::Balancer {
         addresses: list.iter().map(|addr| addr.parse().expect("an address")).collect(),
+        conditions: Vec::new(),
     };
     let status = there(&service, &addresses(&["192.0.2.1"]), HAND.now);
     assert_eq!(status, json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}));
@@ -202,4 +203,24 @@ fn a_balancer_s_address_stands_once_with_what_the_server_filled_in() {
     );
     let none = merged(&service, Some(&addresses(&[])), Some(&filled), HAND);
     assert_eq!(none, Some(json!({"loadBalancer": {}})));
+}
+
+#[test]
+fn a_service_has_one_condition_of_ours_which_leaves_with_us_and_those_of_others_stay() {
+    let service = ObjectId::new(Kind::Service, Some("n"), "s");
+    let theirs =
+        json!({"type": "Ready", "status": "True", "reason": "X", "message": "", "lastTransitionTime": EARLIER});
+    let ours = Status::Balancer {
+        addresses: Vec::new(),
+        conditions: vec![said(ConditionKind::Served, false, 0)],
+    };
+    let status = merged(&service, Some(&ours), Some(&json!({"conditions": [theirs]})), HAND).expect("it is new");
+    assert_eq!(status["conditions"][0], theirs);
+    assert_eq!(status["conditions"][1]["type"], "sluice.dev/Served");
+    assert_eq!(merged(&service, Some(&ours), Some(&status), HAND), None);
+    assert!(mentions(&status, HAND.controller));
+    // Its type is another now.
+    let after = merged(&service, None, Some(&status), HAND).expect("ours goes");
+    assert_eq!(after["conditions"], json!([theirs]));
+    assert!(!mentions(&after, HAND.controller));
 }
