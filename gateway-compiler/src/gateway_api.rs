@@ -35,79 +35,94 @@ mod packets;
 mod parameters;
 mod reference_grant;
 mod retry;
+mod roster;
 mod route;
 mod selector;
 mod session;
 mod stream_route;
+mod tables;
 mod told;
 mod topology;
 
-use crate::objects::{EndpointSlices, Key, ObjectId, Objects};
+use crate::objects::{EndpointSlices, Objects};
 use crate::{Compiled, Diagnostic, Settings};
 use gateway_core::ir::{Certificate, CertificateName, Service, ServiceName};
-use memo::{Asked, Memo, Same};
+use memo::{Asked, Memo, Same, Terms};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What every step reads and adds to.
 pub(crate) struct Work<'o> {
     objects: &'o Objects,
     settings: &'o Settings,
-    slices: EndpointSlices<'o>,
-    services: BTreeMap<ServiceName, Service>,
+    slices: OnceCell<EndpointSlices<'o>>,
+    /// Services that show a certificate, beside those of the memo.
+    shown: BTreeMap<ServiceName, Arc<Service>>,
+    /// Services that some listener names.
+    named: BTreeSet<ServiceName>,
     certificates: BTreeMap<CertificateName, Certificate>,
     policies: backend_tls::Policies<'o>,
-    /// Services that each route names.
-    reached: BTreeMap<ObjectId, BTreeSet<Key>>,
     found: Vec<Diagnostic>,
-    /// About services rather than the routes that name them.
-    found_of_services: Vec<Diagnostic>,
     /// By the route that is converted.
     asked: Asked,
-    before: &'o Memo,
+    memo: Memo,
     same: Same,
-    after: Memo,
+}
+
+impl<'o> Work<'o> {
+    fn slices(&self) -> &EndpointSlices<'o> {
+        self.slices.get_or_init(|| self.objects.endpoint_slices_by_service())
+    }
+
+    fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.memo.services.get(name).or_else(|| self.shown.get(name))
+    }
 }
 
 /// With what the compilation before left, and what this one leaves.
-pub(crate) fn compile(objects: &Objects, settings: &Settings, before: &Memo) -> (Compiled, Memo) {
+pub(crate) fn compile(objects: &Objects, settings: &Settings, memo: Memo) -> (Compiled, Memo) {
     let settings = &settings.located(objects);
     let mut work = Work {
         objects,
         settings,
-        slices: objects.endpoint_slices_by_service(),
-        services: BTreeMap::new(),
+        slices: OnceCell::new(),
+        shown: BTreeMap::new(),
+        named: BTreeSet::new(),
         certificates: BTreeMap::new(),
         policies: backend_tls::Policies::default(),
-        reached: BTreeMap::new(),
         found: Vec::new(),
-        found_of_services: Vec::new(),
         asked: Asked::default(),
-        before,
+        memo,
         same: Same::default(),
-        after: Memo::default(),
     };
     work.policies = backend_tls::policies(&mut work);
-    work.after = Memo::begin(objects, settings, work.policies.answers());
-    work.same = before.compare(&work.after);
+    let terms = Terms::new(objects, settings, work.policies.answers());
+    work.same = work.memo.begin(terms);
+    let new = roster::compare(&mut work);
+    memo::refresh(&mut work);
     let (classes, mut statuses) = class::classes(&mut work);
     let balancers = load_balancer::all(&work);
     let wanting = balancers.iter().map(|one| one.wanting(&work)).collect();
     let (mut gateways, placed) = gateway::gateways(&mut work, &classes, wanting);
     listener_set::merge(&mut work, &mut gateways);
     conflict::settle(&mut gateways, &mut work.found);
-    for route in route::all(&mut work) {
-        statuses.extend(attach::attach(&mut work, &mut gateways, route));
-    }
+    roster::settle(&mut work, &mut gateways, new);
     let (ir, balancers) = assemble::assemble(&mut work, &gateways, std::iter::zip(balancers, placed));
     statuses.extend(balancers);
     statuses.extend(gateways.iter().flat_map(told::gateway));
-    statuses.extend(backend_tls::statuses(&work.policies, &gateways, &work.reached));
-    work.found.append(&mut work.found_of_services);
+    statuses.extend(backend_tls::statuses(&work, &gateways));
+    let mut told = roster::told(&mut work);
+    statuses.sort_by(|a, b| a.object.cmp(&b.object));
+    for status in statuses {
+        told.entry(status.object.kind).or_default().push(Arc::new(status));
+    }
+    memo::end(&mut work);
     let compiled = Compiled {
         ir,
-        statuses,
+        statuses: told.into_values().flatten().collect(),
         generated: gateways.iter().map(infrastructure::service).collect(),
         diagnostics: work.found,
     };
-    (compiled, work.after)
+    (compiled, work.memo)
 }

@@ -25,6 +25,7 @@ pub mod status;
 pub mod yaml;
 
 use gateway_core::ir::Ir;
+use std::sync::Arc;
 
 pub use diagnostic::{Diagnostic, Position, Severity};
 pub use objects::{Objects, Source, parse};
@@ -35,8 +36,8 @@ pub use status::ObjectStatus;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
     pub ir: Ir,
-    /// In order of their objects.
-    pub statuses: Vec<ObjectStatus>,
+    /// In order of their objects. Those of a [`Compiler`] are the very same as long as they say the same about routes.
+    pub statuses: Vec<Arc<ObjectStatus>>,
     /// What should exist in the cluster for each Gateway of ours, oldest first. Of no use without one.
     pub generated: Vec<generated::GatewayService>,
     /// Of reading and of compiling, in order of position.
@@ -57,7 +58,8 @@ pub struct Compiler {
 
 impl Compiler {
     pub fn compile(&mut self, objects: &Objects, settings: &Settings) -> Compiled {
-        let (compiled, memo) = gateway_api::compile(objects, settings, &self.memo);
+        let memo = std::mem::take(&mut self.memo);
+        let (compiled, memo) = gateway_api::compile(objects, settings, memo);
         self.memo = memo;
         finish(compiled, objects)
     }
@@ -67,6 +69,5 @@ fn finish(mut compiled: Compiled, objects: &Objects) -> Compiled {
     compiled.diagnostics.extend(objects.findings().cloned());
     compiled.diagnostics.sort();
     compiled.diagnostics.dedup();
-    compiled.statuses.sort_by(|a, b| a.object.cmp(&b.object));
     compiled
 }

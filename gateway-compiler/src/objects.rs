@@ -91,19 +91,14 @@ pub struct Object<T> {
     pub(crate) reading: Reading,
 }
 
-/// Tells one reading of an object from every other, so that what follows from it is worked out once. Whatever has it is
-/// kept apart from all that may come; it is no part of what an object says.
+/// Tells one reading of an object from every other, as long as it is kept, so that what follows from it is worked out
+/// once. It is no part of what an object says.
 #[derive(Clone, Default)]
 pub(crate) struct Reading(Arc<()>);
 
 impl Reading {
     pub fn is(&self, other: &Reading) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// No other reading has it while this one is kept.
-    pub fn address(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
     }
 }
 

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 pub use http::*;
 pub use name::*;
@@ -26,7 +27,7 @@ pub struct Ir {
     /// One per address, port and transport; several Gateway API listeners may share one.
     pub listeners: BTreeMap<Bind, Listener>,
     /// Every service some listener refers to.
-    pub services: BTreeMap<ServiceName, Service>,
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// Every certificate some listener refers to.
     pub certificates: BTreeMap<CertificateName, Certificate>,
 }

@@ -88,7 +88,7 @@ fn configuration() -> Ir {
         hostname: HostPattern::Any,
         certificates: Vec::new(),
         tls: Default::default(),
-        hosts: vec![host("a.example.com"), host("*.example.com")],
+        hosts: vec![host("a.example.com"), host("*.example.com")].into(),
         guards: Vec::new(),
     };
     let bind = Bind {
@@ -114,7 +114,7 @@ fn configuration() -> Ir {
     ];
     Ir {
         listeners: [(bind, listener)].into(),
-        services: services.map(|service| (service.name.clone(), service)).into(),
+        services: services.map(|service| (service.name.clone(), service.into())).into(),
         certificates: Default::default(),
     }
 }

@@ -106,7 +106,7 @@ fn an_endpoint_whose_tls_is_cut_is_not_made_whole_for_the_client() {
     });
     let (mut ir, bind) = ended(&authority, endpoint);
     let it = sealed(service("it", &[endpoint]), authority.backend_tls("b.example"));
-    ir.services.insert(it.name.clone(), it);
+    ir.services.insert(it.name.clone(), it.into());
     let _gateway = Gateway::start(&ir, options());
     let mut client = authority.client(bind, NAME);
     let mut got = Vec::new();
@@ -182,7 +182,7 @@ fn what_was_sealed_is_sealed_again_for_an_endpoint_that_speaks_tls() {
     });
     let (mut ir, bind) = ended(&authority, endpoint);
     let it = sealed(service("it", &[endpoint]), authority.backend_tls("b.example"));
-    ir.services.insert(it.name.clone(), it);
+    ir.services.insert(it.name.clone(), it.into());
     let gateway = Gateway::start(&ir, options());
     both_ways(authority.client(bind, NAME), LEN);
     gateway.expect("no relay left", |report| report.connections_active == 0);
@@ -228,7 +228,7 @@ fn an_endpoint_that_is_somebody_else_is_left_for_another_and_never_spoken_to_in_
         service("it", &[plain, stranger, right]),
         authority.backend_tls("b.example"),
     );
-    ir.services.insert(it.name.clone(), it);
+    ir.services.insert(it.name.clone(), it.into());
     let mut options = options();
     options.relay.connect_timeout = Duration::from_secs(1);
     let gateway = Gateway::start(&ir, options);
@@ -250,7 +250,7 @@ fn without_an_endpoint_that_can_be_believed_the_client_is_refused() {
     let stranger = authority.server(&["c.example"], reflect);
     let (mut ir, bind) = ended(&authority, stranger);
     let it = sealed(service("it", &[stranger]), authority.backend_tls("b.example"));
-    ir.services.insert(it.name.clone(), it);
+    ir.services.insert(it.name.clone(), it.into());
     let gateway = Gateway::start(&ir, options());
     let mut client = authority.client(bind, NAME);
     let _ = client.write_all(b"secret");

@@ -140,7 +140,7 @@ impl Out {
                 .iter()
                 .for_each(|filter| self.line(3, format!("{filter:?}")));
         }
-        for host in hosts {
+        for host in hosts.iter() {
             let VirtualHost { hostname, rules } = &**host;
             self.line(2, format!("host {hostname}"));
             rules.iter().for_each(|rule| self.rule(rule));

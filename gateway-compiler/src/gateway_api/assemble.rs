@@ -6,16 +6,18 @@ use super::address::Placed;
 use super::gateway::Gateway;
 use super::listener::Listener;
 use super::load_balancer::Balancer;
+use super::roster::Rank;
 use super::route::StreamShare;
+use super::tables::{At, Hosts};
 use super::{Work, client_certificate, matches, packets};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::objects::Subject;
+use crate::objects::{Objects, Subject};
 use crate::plane::{self, Choice, PlaneName, Protocol};
 use crate::status::ObjectStatus;
 use gateway_core::ir::{
     Bind, CertificateName, Destination, Exposure, FieldMatch, HostPattern, HttpDestination, HttpMatch, HttpRule,
-    HttpRules, HttpScope, Ir, PathMatch, Plane, Recognise, RouteKind, ServiceName, StreamRules, Timeouts,
-    UpstreamProtocol, VirtualHost, Weighted,
+    HttpRules, HttpScope, Ir, PathMatch, Plane, Recognise, RouteKind, StreamRules, Timeouts, UpstreamProtocol,
+    VirtualHost, Weighted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ struct Served<'l, 'o> {
     /// What the Gateway shows to endpoints that ask who it is.
     certificate: Option<&'l CertificateName>,
     listener: &'l Listener<'o>,
+    at: At,
     protocol: Protocol,
 }
 
@@ -36,8 +39,8 @@ pub(super) fn assemble<'o>(
     balancers: impl Iterator<Item = (Balancer<'o>, Placed)>,
 ) -> (Ir, Vec<ObjectStatus>) {
     let mut by_bind: BTreeMap<Bind, Vec<Served<'_, '_>>> = BTreeMap::new();
-    for gateway in gateways {
-        for listener in &gateway.listeners {
+    for (place, gateway) in gateways.iter().enumerate() {
+        for (index, listener) in gateway.listeners.iter().enumerate() {
             let Some(protocol) = listener.serves().or(listener.is_shut()) else {
                 continue;
             };
@@ -51,6 +54,7 @@ pub(super) fn assemble<'o>(
                     gateway: gateway.subject,
                     certificate: gateway.certificate.as_ref().and_then(|it| it.as_ref().ok()),
                     listener,
+                    at: (place, index),
                     protocol,
                 });
             }
@@ -66,6 +70,7 @@ pub(super) fn assemble<'o>(
     let statuses = balancers
         .map(|(balancer, placed)| balancer.serve(work, placed, &mut ir))
         .collect();
+    work.memo.hosts.clear();
     keep_what_is_named(&mut ir, work);
     (ir, statuses)
 }
@@ -130,13 +135,7 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
             certificates: s.listener.certificates.clone(),
             tls: s.listener.tls.clone(),
             hosts: hosts(work, s),
-            guards: s
-                .listener
-                .guards
-                .rules
-                .iter()
-                .map(|rule| shown(work, s, rule))
-                .collect(),
+            guards: guards(work, s),
         })
         .collect();
     scopes.sort_by(|a, b| {
@@ -152,46 +151,56 @@ fn http(work: &mut Work<'_>, protocol: Protocol, served: &[Served<'_, '_>]) -> H
     }
 }
 
-fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<Arc<VirtualHost>> {
-    let hosts = served.listener.hosts.iter().map(|((hostname, _), rules)| {
-        report_shadowed(hostname, rules, &mut work.found);
-        let rules = rules.iter().map(|(_, rule)| shown(work, served, rule));
-        let rules: Vec<_> = rules.collect();
-        let known = work.before.hosts.get(&served.listener.name);
-        known
-            .and_then(|known| same_host(known, hostname, &rules))
-            .unwrap_or_else(|| {
-                let hostname = hostname.clone();
-                Arc::new(VirtualHost { hostname, rules })
-            })
+fn hosts(work: &mut Work<'_>, served: &Served<'_, '_>) -> Hosts {
+    let (gateway, listener) = served.at;
+    let table = &mut work.memo.tables[gateway][listener];
+    let made = table.make(work.objects, &work.memo.hosts);
+    work.found.extend(made.found.iter().cloned());
+    let hosts = Arc::clone(&made.hosts);
+    if served.certificate.is_none() {
+        for name in table.named() {
+            if !work.named.contains(name) {
+                work.named.insert(name.clone());
+            }
+        }
+        return hosts;
+    }
+    let shown = hosts.iter().map(|host| {
+        let rules = host.rules.iter().map(|rule| shown(work, served, rule)).collect();
+        let hostname = host.hostname.clone();
+        Arc::new(VirtualHost { hostname, rules })
     });
-    let hosts: Vec<_> = hosts.collect();
-    work.after.hosts.insert(served.listener.name.clone(), hosts.clone());
-    hosts
+    let shown: Hosts = Arc::new(shown.collect());
+    let rules = shown.iter().flat_map(|host| &host.rules);
+    work.named.extend(rules.flat_map(|rule| rule.services()).cloned());
+    shown
+}
+
+/// Who is asked before a route is looked for.
+fn guards(work: &mut Work<'_>, served: &Served<'_, '_>) -> Vec<Arc<HttpRule>> {
+    let guards = &served.listener.guards.rules;
+    let guards: Vec<_> = guards.iter().map(|rule| shown(work, served, rule)).collect();
+    work.named
+        .extend(guards.iter().flat_map(|rule| rule.services()).cloned());
+    guards
 }
 
 /// The rule as this Gateway has it: with what it shows to endpoints that ask.
 fn shown(work: &mut Work<'_>, served: &Served<'_, '_>, rule: &Arc<HttpRule>) -> Arc<HttpRule> {
     match served.certificate {
-        Some(certificate) => client_certificate::present(&mut work.services, served.gateway, certificate, rule).into(),
+        Some(certificate) => client_certificate::present(work, served.gateway, certificate, rule).into(),
         None => Arc::clone(rule),
     }
 }
 
-/// The host that had this name and the very same rules before.
-fn same_host(before: &[Arc<VirtualHost>], hostname: &HostPattern, rules: &[Arc<HttpRule>]) -> Option<Arc<VirtualHost>> {
-    let from = before.partition_point(|host| host.hostname < *hostname);
-    let mut named = before[from..].iter().take_while(|host| host.hostname == *hostname);
-    let same = |host: &&Arc<VirtualHost>| {
-        let mut both = host.rules.iter().zip(rules);
-        host.rules.len() == rules.len() && both.all(|(a, b)| Arc::ptr_eq(a, b))
-    };
-    named.find(same).cloned()
-}
-
 /// A rule whose every match stands in earlier rules too never gets a request.
-fn report_shadowed(hostname: &HostPattern, rules: &[(Subject<'_>, Arc<HttpRule>)], found: &mut Vec<Diagnostic>) {
-    let mut first: BTreeMap<_, &HttpRule> = BTreeMap::new();
+pub(super) fn report_shadowed(
+    objects: &Objects,
+    hostname: &HostPattern,
+    rules: &[(&Arc<Rank>, &Arc<HttpRule>)],
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut first: BTreeMap<_, &Arc<HttpRule>> = BTreeMap::new();
     for (route, rule) in rules {
         let mut winner = None;
         let mut own = false;
@@ -209,12 +218,9 @@ fn report_shadowed(hostname: &HostPattern, rules: &[(Subject<'_>, Arc<HttpRule>)
             winner.name
         );
         let field = format!("spec.rules[{index}]");
-        found.push(route.finding(
-            Severity::Warning,
-            field,
-            problem,
-            "remove one of the two, or match something else",
-        ));
+        let remedy = "remove one of the two, or match something else";
+        let route = route.subject(objects);
+        found.extend(route.map(|route| route.finding(Severity::Warning, field, problem, remedy)));
     }
 }
 
@@ -241,7 +247,8 @@ fn requests_of_a_stream(work: &mut Work<'_>, served: &[Served<'_, '_>]) -> HttpR
         retry: None,
         session: None,
     });
-    let hosts = vec![VirtualHost::new(HostPattern::Any, rule)];
+    work.named.extend(rule.iter().flat_map(|rule| rule.services()).cloned());
+    let hosts = Arc::new(vec![VirtualHost::new(HostPattern::Any, rule)]);
     let scopes = served.iter().take(1).map(|s| HttpScope {
         listener: s.listener.name.clone(),
         hostname: HostPattern::Any,
@@ -271,32 +278,18 @@ fn http_destination(share: &StreamShare) -> Weighted<HttpDestination> {
 
 /// The IR holds the services and certificates that some listener names, and no others.
 fn keep_what_is_named(ir: &mut Ir, work: &mut Work<'_>) {
-    let mut services: BTreeSet<ServiceName> = BTreeSet::new();
-    let mut note = |service: &ServiceName| {
-        if !services.contains(service) {
-            services.insert(service.clone());
-        }
-    };
     for listener in ir.listeners.values() {
         let shares = listener.plane.stream_rules().iter().flat_map(|rule| &rule.destinations);
         for share in shares {
             match &share.to {
-                Destination::Service(name) => note(name),
+                Destination::Service(name) => _ = work.named.insert(name.clone()),
                 Destination::Fail { .. } => {}
             }
         }
-        match &listener.plane {
-            Plane::Kernel(_) | Plane::Splice(_) => {}
-            Plane::Http(rules) => {
-                let hosts = rules.scopes.iter().flat_map(|scope| &scope.hosts);
-                let guards = rules.scopes.iter().flat_map(|scope| &scope.guards);
-                let rules = hosts.flat_map(|host| &host.rules).chain(guards);
-                rules.flat_map(|rule| rule.services()).for_each(&mut note);
-            }
-        }
     }
-    ir.services = std::mem::take(&mut work.services);
-    ir.services.retain(|name, _| services.contains(name));
+    let named = std::mem::take(&mut work.named).into_iter();
+    let services = named.filter_map(|name| Some((name.clone(), Arc::clone(work.service(&name)?))));
+    ir.services = services.collect();
     let named = |plane: &Plane| -> Vec<CertificateName> {
         let scopes = match plane {
             Plane::Http(rules) => &rules.scopes[..],

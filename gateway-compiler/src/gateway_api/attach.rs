@@ -1,11 +1,15 @@
 //! Routes to listeners: which take which, under which hostnames, and what the route is told.
+//!
+//! Law: besides the route it looks at what `Terms::stage` of [`memo`](super::memo) has, and at nothing else: a route is
+//! not attached again as long as that is the same.
 
 use super::Work;
 use super::condition::condition;
 use super::gateway::Gateway;
-use super::listener::{Attached, Listener, Namespaces};
+use super::listener::{Listener, Namespaces};
 use super::route::{Carries, Ready, Verdict};
 use super::selector::selects;
+use super::tables::Join;
 use crate::diagnostic::Severity;
 use crate::objects::kinds::ParentRef;
 use crate::objects::{Key, Kind, Objects, Subject};
@@ -13,24 +17,36 @@ use crate::plane::Protocol;
 use crate::status::{Condition, ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
 use gateway_core::ir::HostPattern;
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 /// Most parents of one route (Gateway API).
 const PARENTS_MAX: usize = 32;
 
-/// Attaches a route to every listener it names and fits; `None` when none of its parents is ours.
-pub(super) fn attach<'o>(work: &mut Work<'o>, gateways: &mut [Gateway<'o>], route: Ready<'o>) -> Option<ObjectStatus> {
+/// To which listeners a route is attached: each that it names and fits. It is told nothing when none of its parents is
+/// ours.
+pub(super) fn attach<'o>(
+    work: &mut Work<'o>,
+    gateways: &[Gateway<'o>],
+    route: &Ready<'o>,
+) -> (Option<ObjectStatus>, Vec<Join>) {
     let mut parents: Vec<ParentStatus> = Vec::new();
+    let mut joins: Vec<Join> = Vec::new();
     let count = super::route::bound(work, route.subject, "spec.parentRefs", route.parents.len(), PARENTS_MAX);
     for (index, parent) in route.parents.iter().enumerate().take(count) {
         let field = format!("spec.parentRefs[{index}]");
-        let Some((gateway, rank, name)) = find(work, gateways, &route, parent, &field) else {
+        let Some((gateway, rank, name)) = find(work, gateways, route, parent, &field) else {
             continue;
         };
         if parents.iter().any(|known| known.parent == name) {
             continue;
         }
-        let outcome = to_gateway(work.objects, gateway, rank, &route, &name);
+        let outcome = to_gateway(
+            work.objects,
+            (gateway, &gateways[gateway]),
+            rank,
+            route,
+            &name,
+            &mut joins,
+        );
         if let Err(refusal) = &outcome {
             let at = format!("{field}{}", refusal.part);
             let finding = route
@@ -45,10 +61,11 @@ pub(super) fn attach<'o>(work: &mut Work<'o>, gateways: &mut [Gateway<'o>], rout
             conditions,
         });
     }
-    (!parents.is_empty()).then(|| ObjectStatus {
+    let status = (!parents.is_empty()).then(|| ObjectStatus {
         object: route.subject.id.clone(),
         status: Status::Route { parents },
-    })
+    });
+    (status, joins)
 }
 
 /// Why a parent does not take a route; `part` is below the parentRef.
@@ -60,13 +77,13 @@ struct Refusal {
 }
 
 /// The Gateway of ours that a parentRef names, itself (rank 0) or by its set of that rank.
-fn find<'g, 'o>(
+fn find<'o>(
     work: &mut Work<'o>,
-    gateways: &'g mut [Gateway<'o>],
+    gateways: &[Gateway<'o>],
     route: &Ready<'o>,
     parent: &ParentRef,
     field: &str,
-) -> Option<(&'g mut Gateway<'o>, usize, ParentName)> {
+) -> Option<(usize, usize, ParentName)> {
     let group = parent.group.as_deref().unwrap_or(Kind::Gateway.group());
     let kind = parent.kind.as_deref().unwrap_or(Kind::Gateway.name());
     let known = [Kind::Gateway, Kind::ListenerSet].into_iter();
@@ -83,13 +100,13 @@ fn find<'g, 'o>(
     let is_named = |subject: Subject<'_>| {
         subject.id.kind == kind && subject.id.namespace == namespace && subject.id.name == parent.name
     };
-    let ours = gateways.iter_mut().find_map(|gateway| {
+    let ours = gateways.iter().enumerate().find_map(|(place, gateway)| {
         let set = || gateway.sets.iter().position(|set| is_named(set.subject));
         let rank = match is_named(gateway.subject) {
             true => 0,
             false => set()? + 1,
         };
-        Some((gateway, rank))
+        Some((place, rank))
     });
     let key = Key::new(namespace, &parent.name);
     let exists = match kind {
@@ -112,15 +129,16 @@ fn find<'g, 'o>(
         section: parent.section_name.clone().filter(|section| !section.is_empty()),
         port: parent.port,
     };
-    ours.map(|(gateway, rank)| (gateway, rank, name))
+    ours.map(|(place, rank)| (place, rank, name))
 }
 
 fn to_gateway<'o>(
     objects: &Objects,
-    gateway: &mut Gateway<'o>,
+    (place, gateway): (usize, &Gateway<'o>),
     rank: usize,
     route: &Ready<'o>,
     name: &ParentName,
+    joins: &mut Vec<Join>,
 ) -> Result<(), Refusal> {
     if let Carries::Nothing = route.carries {
         let problem = format!("{} is not served yet", route.subject.id.kind);
@@ -139,8 +157,8 @@ fn to_gateway<'o>(
             remedy: "name the Gateway, or see its spec.allowedListeners",
         });
     }
-    let of_parent = gateway.listeners.iter_mut().filter(|it| it.rank == rank);
-    let mut named: Vec<&mut Listener<'o>> = of_parent.filter(|it| is_named(it, name)).collect();
+    let of_parent = gateway.listeners.iter().enumerate().filter(|(_, it)| it.rank == rank);
+    let mut named: Vec<(usize, &Listener<'o>)> = of_parent.filter(|(_, it)| is_named(it, name)).collect();
     if named.is_empty() {
         let part = if name.section.is_some() {
             ".sectionName"
@@ -156,7 +174,7 @@ fn to_gateway<'o>(
             remedy,
         });
     }
-    named.retain(|listener| takes(objects, listener, route.subject));
+    named.retain(|(_, listener)| takes(objects, listener, route.subject));
     if named.is_empty() {
         let (kind, namespace) = (route.subject.id.kind, &route.subject.id.namespace);
         let problem = format!("no listener takes routes of kind {kind} from namespace {namespace}");
@@ -169,13 +187,13 @@ fn to_gateway<'o>(
         });
     }
     let mut attached = false;
-    for listener in named {
-        let mut hosts: Vec<(HostPattern, &HostPattern)> = match listener.protocol {
-            Some(Protocol::Tcp | Protocol::Udp) => vec![(HostPattern::Any, &HostPattern::Any)],
+    for (index, listener) in named {
+        let mut hosts: Vec<(HostPattern, HostPattern)> = match listener.protocol {
+            Some(Protocol::Tcp | Protocol::Udp) => vec![(HostPattern::Any, HostPattern::Any)],
             Some(Protocol::Http | Protocol::Https | Protocol::TlsPassthrough | Protocol::TlsTerminate) | None => route
                 .hostnames
                 .iter()
-                .filter_map(|own| Some((listener.hostname.intersect(own)?, own)))
+                .filter_map(|own| Some((listener.hostname.intersect(own)?, own.clone())))
                 .collect(),
         };
         // Of the route's hostnames that meet the listener's in the same one the most specific decides.
@@ -183,7 +201,11 @@ fn to_gateway<'o>(
         hosts.dedup_by(|a, b| a.0 == b.0);
         if !hosts.is_empty() {
             attached = true;
-            join(listener, route, hosts);
+            let at = (place, index);
+            // The same route by two parentRefs joins once.
+            if !joins.iter().any(|join| join.at == at) {
+                joins.push(Join { at, hosts });
+            }
         }
     }
     match attached {
@@ -216,31 +238,6 @@ fn takes(objects: &Objects, listener: &Listener<'_>, route: Subject<'_>) -> bool
             Namespaces::Same => listener.by.id.namespace == route.id.namespace,
             Namespaces::Selected(selector) => selects(objects, selector, &route.id.namespace),
         }
-}
-
-/// Puts the route's rules behind a listener, under what each of its hostnames has in common with the listener's. The
-/// same route by two parentRefs joins once.
-fn join<'o>(listener: &mut Listener<'o>, route: &Ready<'o>, hosts: Vec<(HostPattern, &HostPattern)>) {
-    if !listener.attached.insert(route.subject.id.clone()) {
-        return;
-    }
-    listener.accepted += u32::from(!route.verdict.all_bad());
-    listener.wishes.extend(route.verdict.wishes.iter().cloned());
-    for (host, own) in hosts {
-        match &route.carries {
-            Carries::Http(rules) => {
-                let rules = rules.iter().map(|rule| (route.subject, Arc::clone(rule)));
-                let rank = Reverse(own.specificity());
-                listener.hosts.entry((host, rank)).or_default().extend(rules);
-            }
-            Carries::Stream(stream) => listener.streams.push(Attached {
-                hostname: host,
-                own: own.clone(),
-                stream: stream.clone(),
-            }),
-            Carries::Nothing => {}
-        }
-    }
 }
 
 /// What a route is told about one parent.

@@ -7,10 +7,11 @@ use super::authority::{self, REFS_MAX, Reasons};
 use super::condition::condition;
 use super::gateway::Gateway;
 use super::memo::Answer;
+use super::tables::Table;
 use super::{Work, hostname};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{BackendTlsPolicy, SubjectAltName};
-use crate::objects::{Key, Kind, Object, ObjectId, Subject};
+use crate::objects::{Key, Kind, Object, Subject};
 use crate::status::{ConditionKind, ObjectStatus, ParentName, ParentStatus, Status, reason};
 use gateway_core::ir::{Authorities, BackendTls, SubjectName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -258,17 +259,15 @@ fn subject_name(name: &SubjectAltName) -> Result<SubjectName, String> {
     }
 }
 
-/// What each policy is told, for every Gateway that sends traffic to its targets. `services`: to which Services each
-/// route sends.
-pub(super) fn statuses(
-    policies: &Policies<'_>,
-    gateways: &[Gateway<'_>],
-    services: &BTreeMap<ObjectId, BTreeSet<Key>>,
-) -> Vec<ObjectStatus> {
+/// What each policy is told, for every Gateway that sends traffic to its targets.
+pub(super) fn statuses(work: &Work<'_>, gateways: &[Gateway<'_>]) -> Vec<ObjectStatus> {
+    let policies = &work.policies;
+    if policies.is_empty() {
+        return Vec::new();
+    }
     let mut by_gateway: Vec<(ParentName, BTreeSet<&Key>)> = Vec::new();
-    for gateway in gateways {
-        let routes = gateway.listeners.iter().flat_map(|listener| &listener.attached);
-        let routed = routes.filter_map(|route| services.get(route)).flatten();
+    for (gateway, tables) in gateways.iter().zip(&work.memo.tables) {
+        let routed = tables.iter().flat_map(Table::reached);
         let asked = gateway.listeners.iter().flat_map(|listener| &listener.guards.reached);
         let reached = routed.chain(asked).collect();
         let id = gateway.subject.id;

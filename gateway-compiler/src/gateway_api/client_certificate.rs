@@ -4,15 +4,15 @@
 //! Gateway stand under names of their own, `<name>@<namespace>/<gateway>`, and nothing is shared: neither connections
 //! nor sessions.
 
+use super::Work;
 use crate::objects::Subject;
 use gateway_core::ir::{CertificateName, Destination, Filter, HttpRule, RuleName, Service, ServiceName};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The rule with those of its services that speak TLS replaced by ones that show `certificate`; they are added to
-/// `services`.
+/// `shown`.
 pub(super) fn present(
-    services: &mut BTreeMap<ServiceName, Service>,
+    work: &mut Work<'_>,
     gateway: Subject<'_>,
     certificate: &CertificateName,
     rule: &HttpRule,
@@ -32,7 +32,7 @@ pub(super) fn present(
     });
     for destination in destinations.chain(aside) {
         if let Destination::Service(name) = destination {
-            changed |= present_to(services, gateway, certificate, name);
+            changed |= present_to(work, gateway, certificate, name);
         }
     }
     if changed {
@@ -43,12 +43,13 @@ pub(super) fn present(
 
 /// Puts the service that shows `certificate` in the place of `name`, if that speaks TLS; says whether it did.
 pub(super) fn present_to(
-    services: &mut BTreeMap<ServiceName, Service>,
+    work: &mut Work<'_>,
     gateway: Subject<'_>,
     certificate: &CertificateName,
     name: &mut ServiceName,
 ) -> bool {
-    let Some((service, tls)) = services.get(name).and_then(|it| Some((it, it.tls.as_ref()?))) else {
+    let service = work.service(name);
+    let Some((service, tls)) = service.and_then(|it| Some((it, it.tls.as_ref()?))) else {
         return false;
     };
     let mut tls = (**tls).clone();
@@ -56,10 +57,10 @@ pub(super) fn present_to(
     let mine = Service {
         name: ServiceName::new(format!("{name}{}", by(gateway))),
         tls: Some(Arc::new(tls)),
-        ..service.clone()
+        ..Service::clone(service)
     };
     *name = mine.name.clone();
-    services.insert(mine.name.clone(), mine);
+    work.shown.insert(mine.name.clone(), Arc::new(mine));
     true
 }
 

@@ -57,7 +57,7 @@ impl Manner {
     }
 }
 
-/// Puts the service of this [`name`] into `work.services`, with one service for each family.
+/// Puts the service of this [`name`] into the services, with one service for each family.
 /// `tls`: how its endpoints are spoken to; depends on the Service and the port alone. The kernel plane's twins are in
 /// plain text: what packets carry is not ours.
 pub(super) fn service(
@@ -71,12 +71,12 @@ pub(super) fn service(
     // A node that has none is no fault.
     if all.is_empty() && !(manner.local && matched) {
         let key = (object.id.namespace.as_str(), object.id.name.as_str());
-        report_empty(work, object, port, matched, work.slices.contains_key(&key));
+        report_empty(work, object, port, matched, work.slices().contains_key(&key));
     }
     store(work, manner.of(name(&object.key(), port)), all, manner.balance, tls);
 }
 
-/// Puts a service with these endpoints into `work.services`, and one for each family beside it.
+/// Puts a service with these endpoints into the services, and one for each family beside it.
 pub(super) fn store(
     work: &mut Work<'_>,
     name: ServiceName,
@@ -87,28 +87,24 @@ pub(super) fn store(
     for ipv4 in [true, false] {
         let endpoints = all.values().filter(|e| e.addr.is_ipv4() == ipv4).cloned().collect();
         let twin = of_family(&name, ipv4);
-        work.services.insert(
-            twin.clone(),
-            Service {
-                name: twin,
-                endpoints,
-                balance,
-                tls: None,
-            },
-        );
+        let service = Service {
+            name: twin.clone(),
+            endpoints,
+            balance,
+            tls: None,
+        };
+        work.memo.services.insert(twin, Arc::new(service));
     }
     let mut taken = BTreeSet::new();
     // IPv4 addresses sort before IPv6 ones.
     let endpoints = all.into_values().filter(|e| taken.insert(e.name.clone())).collect();
-    work.services.insert(
-        name.clone(),
-        Service {
-            name,
-            endpoints,
-            balance,
-            tls,
-        },
-    );
+    let service = Service {
+        name: name.clone(),
+        endpoints,
+        balance,
+        tls,
+    };
+    work.memo.services.insert(name, Arc::new(service));
 }
 
 fn report_empty(work: &mut Work<'_>, object: &Object<kinds::Service>, port: &ServicePort, matched: bool, slices: bool) {
@@ -140,7 +136,7 @@ fn collect(
 ) -> (BTreeMap<SocketAddr, Endpoint>, bool) {
     let mut all: BTreeMap<SocketAddr, Hinted<'_>> = BTreeMap::new();
     let mut matched = false;
-    let slices: &EndpointSlices<'_> = &work.slices;
+    let slices: &EndpointSlices<'_> = work.slices();
     let found = slices
         .get(&(service.id.namespace.as_str(), service.id.name.as_str()))
         .cloned()

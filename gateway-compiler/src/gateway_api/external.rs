@@ -32,7 +32,7 @@ pub(super) fn name_of_backend(backend: &Key) -> ServiceName {
     ServiceName::new(format!("Backend/{backend}"))
 }
 
-/// Puts the service of this [`name`] into `work.services`: its endpoints are the addresses of `host`.
+/// Puts the service of this [`name`] into the services: its endpoints are the addresses of `host`.
 pub(super) fn service(
     work: &mut Work<'_>,
     object: &Object<kinds::Service>,
@@ -45,7 +45,7 @@ pub(super) fn service(
     endpoints::store(work, name(&object.key(), port), found.0, BalancePolicy::default(), tls);
 }
 
-/// Puts the service of a Backend into `work.services`.
+/// Puts the service of a Backend into the services.
 pub(super) fn backend(work: &mut Work<'_>, object: &Object<kinds::Backend>) {
     let subject = object.subject();
     let mut found = Found::default();

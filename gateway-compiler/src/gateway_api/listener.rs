@@ -7,13 +7,12 @@ use super::route::Stream;
 use super::{Work, certificate, hostname};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{self, LabelSelector};
-use crate::objects::{Kind, ObjectId, Subject};
+use crate::objects::{Kind, Subject};
 use crate::plane::{Protocol, Wish};
 use crate::status::reason;
-use gateway_core::ir::{CertificateName, HostPattern, HttpRule, ListenerName, ListenerTls};
+use gateway_core::ir::{CertificateName, HostPattern, ListenerName, ListenerTls};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
@@ -27,7 +26,7 @@ pub(super) enum Namespaces<'o> {
 }
 
 /// A stream rule at a listener.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Attached {
     /// What the route's hostname and the listener's have in common.
     pub hostname: HostPattern,
@@ -39,7 +38,7 @@ pub(super) struct Attached {
 /// What hostnames of a listener and of a route have in common, and how specific the route's own is: more comes first.
 pub(super) type Met = (HostPattern, Reverse<(u8, usize)>);
 
-/// A listener and what was attached to it.
+/// A listener and what was attached to it; its HTTP rules are in its [`Table`](super::tables::Table).
 pub(super) struct Listener<'o> {
     pub name: ListenerName,
     /// Who wrote it: the Gateway, or one of its sets.
@@ -64,12 +63,8 @@ pub(super) struct Listener<'o> {
     pub conflict: Option<Problem>,
     /// ResolvedRefs does not hold.
     pub unresolved: Option<Problem>,
-    /// Routes that are served here.
-    pub attached: BTreeSet<ObjectId>,
-    /// How many of them are accepted.
+    /// How many routes that are served here are accepted.
     pub accepted: u32,
-    /// In order of age, with the routes they came from.
-    pub hosts: BTreeMap<Met, Vec<(Subject<'o>, Arc<HttpRule>)>>,
     /// In order of age.
     pub streams: Vec<Attached>,
     pub wishes: Vec<Wish>,
@@ -134,9 +129,7 @@ pub(super) fn read<'o>(
         refused: None,
         conflict: None,
         unresolved: None,
-        attached: BTreeSet::new(),
         accepted: 0,
-        hosts: BTreeMap::new(),
         streams: Vec::new(),
         wishes: Vec::new(),
         guards: Guards::default(),

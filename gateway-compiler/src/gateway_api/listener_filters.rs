@@ -5,7 +5,7 @@
 
 use super::condition::Problem;
 use super::filters::{Referred, auth};
-use super::{Work, backend_ref};
+use super::{Work, backend_ref, memo};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{BackendRef, ListenerFilter, ListenerFilters, ObjectRef};
 use crate::objects::{Key, Subject};
@@ -98,7 +98,9 @@ pub(super) fn read<'o>(work: &mut Work<'o>, place: &Place<'o, '_>, spec: &Listen
         // Asks nobody, so nothing passes.
         guards.rules = vec![place.rule(0, Vec::new())];
     }
-    guards.reached = std::mem::replace(&mut work.asked, asked).reached;
+    let mine = std::mem::replace(&mut work.asked, asked);
+    memo::besides(work, &mine);
+    guards.reached = mine.reached;
     guards
 }
 

@@ -159,7 +159,7 @@ impl<'o> Balancer<'o> {
         let key = self.object.key();
         let name = ListenerName::new(format!("Service/{key}/{}", port.port));
         let want = Want::Service(self.object.key(), port.clone(), terms.manner, None);
-        let service = memo::want(work, want);
+        let service = memo::want_besides(work, want);
         let exposure = Exposure {
             elsewhere: terms.manner.local && !serves(work, &service),
             clients: terms.clients.as_ref().cloned().unwrap_or_default(),
@@ -222,7 +222,7 @@ fn told(served: bool, problems: &[Problem]) -> Told {
 
 /// Whether the service has an endpoint for new work.
 fn serves(work: &Work<'_>, service: &ServiceName) -> bool {
-    let service = work.services.get(service);
+    let service = work.service(service);
     let mut endpoints = service.into_iter().flat_map(|service| &service.endpoints);
     endpoints.any(|endpoint| endpoint.readiness == Readiness::Serving)
 }

@@ -2,44 +2,61 @@
 //!
 //! Law: it decides how much is worked out anew and nothing else; with any memo, or none, the result is the same. A route
 //! is converted again when it was read anew, when a Service or Backend that it names was, and when a grant or a policy
-//! changed. A service is looked up again when its object or one of its slices was read anew. Everything else is done
-//! every time: what the number of routes does not multiply is cheap.
+//! changed; it is attached again when it was converted, and when what may be attached to was read anew
+//! ([`attach`](super::attach)). A service is made again when its object or one of its slices was read anew. What the
+//! number of routes does not multiply is done every time.
 
 use super::endpoints::Manner;
-use super::route::Converted;
+use super::roster::Places;
+use super::tables::{Hosts, Table};
 use super::{Work, endpoints, external};
 use crate::objects::kinds::ServicePort;
 use crate::objects::{Key, Kind, Object, Objects, Reading};
 use crate::{Diagnostic, Settings};
-use gateway_core::ir::{BackendTls, ListenerName, Service, ServiceName, VirtualHost};
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::BuildHasherDefault;
+use gateway_core::ir::{BackendTls, ListenerName, Service, ServiceName};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The rest of one compilation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memo {
+    terms: Terms,
+    pub(super) routes: Places,
+    /// By the places of Gateways and their listeners.
+    pub(super) tables: Vec<Vec<Table>>,
+    /// What was behind listeners before what they are was read anew.
+    pub(super) hosts: BTreeMap<ListenerName, Hosts>,
+    wanted: BTreeMap<ServiceName, Wanted>,
+    /// Those that are wanted, with their twins.
+    pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
+}
+
+/// What decides about routes besides the routes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
     settings: Settings,
     grants: Vec<Reading>,
     policies: Vec<Answer>,
     /// Services and Backends.
     backends: Vec<Reading>,
-    routes: HashMap<usize, Arc<Converted>, BuildHasherDefault<DefaultHasher>>,
-    services: BTreeMap<ServiceName, Made>,
-    pub(super) hosts: BTreeMap<ListenerName, Vec<Arc<VirtualHost>>>,
+    slices: Vec<Reading>,
+    /// Whatever says which listeners there are, and whose routes they take.
+    stage: Vec<Reading>,
 }
 
 /// A target of policies, and how it is spoken to.
 pub(super) type Answer = ((Key, Option<String>), Result<Arc<BackendTls>, String>);
 
-/// Which of the objects that routes refer to are the same as before.
+/// What is as it was in the compilation before.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Same {
     /// Whatever decides about references besides their targets.
     terms: bool,
     /// Every target.
     backends: bool,
+    slices: bool,
+    /// Whatever decides about attaching besides the routes.
+    pub stage: bool,
 }
 
 /// What a route asked for while it was converted.
@@ -61,56 +78,71 @@ pub(super) enum Want {
     Backend(Key),
 }
 
-/// A service that was made, with its twins.
+/// A service that is made.
 #[derive(Clone, Debug)]
-struct Made {
-    tls: Option<Arc<BackendTls>>,
+struct Wanted {
+    want: Arc<Want>,
+    /// How many wants of routes it answers.
+    routes: usize,
+    /// Something else wants it in this compilation.
+    besides: bool,
     /// The object and its slices.
     of: Vec<Reading>,
-    services: Vec<Service>,
     found: Vec<Diagnostic>,
 }
 
-impl Memo {
-    /// What the next compilation can compare itself with.
-    pub(super) fn begin(objects: &Objects, settings: &Settings, policies: Vec<Answer>) -> Self {
+impl Terms {
+    pub fn new(objects: &Objects, settings: &Settings, policies: Vec<Answer>) -> Self {
         Self {
             settings: settings.clone(),
-            grants: readings(objects.reference_grants.values()),
+            grants: readings(&objects.reference_grants),
             policies,
-            backends: [readings(objects.services.values()), readings(objects.backends.values())].concat(),
-            ..Self::default()
+            backends: [readings(&objects.services), readings(&objects.backends)].concat(),
+            slices: readings(&objects.endpoint_slices),
+            stage: [
+                readings(&objects.gateway_classes),
+                readings(&objects.gateway_class_configs),
+                readings(&objects.gateways),
+                readings(&objects.listener_sets),
+                readings(&objects.namespaces),
+            ]
+            .concat(),
         }
-    }
-
-    pub(super) fn compare(&self, now: &Memo) -> Same {
-        let same = |a: &[Reading], b: &[Reading]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is(b));
-        Same {
-            terms: self.settings == now.settings && self.policies == now.policies && same(&self.grants, &now.grants),
-            backends: same(&self.backends, &now.backends),
-        }
-    }
-
-    pub(super) fn keep(&mut self, converted: &Arc<Converted>) {
-        self.routes.insert(converted.reading.address(), Arc::clone(converted));
     }
 }
 
-fn readings<'o, T: 'o>(objects: impl Iterator<Item = &'o Object<T>>) -> Vec<Reading> {
-    objects.map(|object| object.reading.clone()).collect()
+fn readings<T>(table: &BTreeMap<Key, Object<T>>) -> Vec<Reading> {
+    table.values().map(|object| object.reading.clone()).collect()
 }
 
-/// What a route came to before, if it would come to the same now.
-pub(super) fn known<T>(work: &Work<'_>, object: &Object<T>) -> Option<Arc<Converted>> {
-    let known = work.before.routes.get(&object.reading.address())?;
+fn same(a: &[Reading], b: &[Reading]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is(b))
+}
+
+impl Memo {
+    /// Begins a compilation under these terms.
+    pub(super) fn begin(&mut self, now: Terms) -> Same {
+        let then = &self.terms;
+        let found = Same {
+            terms: then.settings == now.settings && then.policies == now.policies && same(&then.grants, &now.grants),
+            backends: same(&then.backends, &now.backends),
+            slices: same(&then.slices, &now.slices),
+            stage: then.settings == now.settings && same(&then.stage, &now.stage),
+        };
+        self.terms = now;
+        found
+    }
+}
+
+/// Whether a route would come to the same now.
+pub(super) fn holds(work: &Work<'_>, asked: &Asked) -> bool {
     let unmoved =
         |(kind, key, reading): &(Kind, Key, Option<Reading>)| match (target(work.objects, *kind, key), reading) {
             (Some(now), Some(then)) => now.is(then),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-    let holds = work.same.terms && (work.same.backends || known.asked.looked.iter().all(unmoved));
-    holds.then(|| Arc::clone(known))
+    work.same.terms && (work.same.backends || asked.looked.iter().all(unmoved))
 }
 
 fn target<'o>(objects: &'o Objects, kind: Kind, key: &Key) -> Option<&'o Reading> {
@@ -126,61 +158,119 @@ pub(super) fn looked(work: &mut Work<'_>, kind: Kind, key: &Key) {
     work.asked.looked.push((kind, key.clone(), reading));
 }
 
-/// Does again what a conversion did besides its result.
-pub(super) fn replay(work: &mut Work<'_>, converted: &Converted) {
-    work.found.extend(converted.found.iter().cloned());
-    for want in &converted.asked.wants {
-        supply(work, want);
-    }
-}
-
-/// Has a service made, and says its name.
+/// Has a service made for the route which is converted, and says its name.
 pub(super) fn want(work: &mut Work<'_>, want: Want) -> ServiceName {
     let want = Arc::new(want);
-    let name = supply(work, &want);
+    let name = want.name();
+    supply(work, &name, &want).routes += 1;
     work.asked.wants.push(want);
     name
 }
 
-/// Makes a service unless it is there.
-fn supply(work: &mut Work<'_>, want: &Want) -> ServiceName {
+/// Has a service made for this compilation, and says its name.
+pub(super) fn want_besides(work: &mut Work<'_>, want: Want) -> ServiceName {
     let name = want.name();
-    if work.services.contains_key(&name) {
-        return name;
-    }
-    let of = want.made_of(work);
-    let known = work.before.services.get(&name);
-    let same = |made: &&Made| {
-        let mut both = made.of.iter().zip(&of);
-        // What stands outside of the cluster depends on its name's addresses too.
-        let inside = matches!(want, Want::Service(_, _, _, tls) if *tls == made.tls);
-        work.same.terms && inside && made.of.len() == of.len() && both.all(|(a, b)| a.is(b))
-    };
-    let made = match known.filter(same) {
-        Some(made) => {
-            let services = made
-                .services
-                .iter()
-                .map(|service| (service.name.clone(), service.clone()));
-            work.services.extend(services);
-            made.clone()
-        }
-        None => {
-            let before = work.found.len();
-            want.make(work);
-            let twins = [true, false].map(|ipv4| endpoints::of_family(&name, ipv4));
-            let services = [&name, &twins[0], &twins[1]].into_iter();
-            Made {
-                tls: want.tls().cloned(),
-                of,
-                services: services.filter_map(|name| work.services.get(name).cloned()).collect(),
-                found: work.found.split_off(before),
-            }
-        }
-    };
-    work.found_of_services.extend(made.found.iter().cloned());
-    work.after.services.insert(name.clone(), made);
+    supply(work, &name, &Arc::new(want)).besides = true;
     name
+}
+
+/// What asked for this is no route, and asks for it every time.
+pub(super) fn besides(work: &mut Work<'_>, asked: &Asked) {
+    for want in &asked.wants {
+        if let Some(wanted) = work.memo.wanted.get_mut(&want.name()) {
+            (wanted.routes, wanted.besides) = (wanted.routes - 1, true);
+        }
+    }
+}
+
+/// A route that asked for this does so no longer.
+pub(super) fn release(work: &mut Work<'_>, asked: &Asked) {
+    for want in &asked.wants {
+        if let Some(wanted) = work.memo.wanted.get_mut(&want.name()) {
+            wanted.routes -= 1;
+        }
+    }
+}
+
+/// Makes anew what was made of something else, for those routes that are as they were.
+pub(super) fn refresh(work: &mut Work<'_>) {
+    let mut wanted = std::mem::take(&mut work.memo.wanted);
+    wanted.retain(|name, one| {
+        one.besides = false;
+        // What stands outside of the cluster depends on its name's addresses too.
+        let inside = matches!(*one.want, Want::Service(..));
+        let unmoved = || (work.same.backends && work.same.slices) || same(&one.of, &one.want.made_of(work));
+        if work.same.terms && inside && unmoved() {
+            return true;
+        }
+        let stays = one.routes > 0;
+        match stays {
+            true => (one.of, one.found) = make(work, name, &one.want),
+            false => remove(work, name),
+        }
+        stays
+    });
+    work.memo.wanted = wanted;
+}
+
+/// Ends a compilation: what nobody wanted is forgotten, and what was found about the rest is told.
+pub(super) fn end(work: &mut Work<'_>) {
+    let mut wanted = std::mem::take(&mut work.memo.wanted);
+    wanted.retain(|name, one| {
+        let stays = one.routes > 0 || one.besides;
+        match stays {
+            true => work.found.extend(one.found.iter().cloned()),
+            false => remove(work, name),
+        }
+        stays
+    });
+    work.memo.wanted = wanted;
+}
+
+/// Makes a service unless it is there. How it is spoken to is said by who comes first, and routes come first.
+fn supply<'w>(work: &'w mut Work<'_>, name: &ServiceName, want: &Arc<Want>) -> &'w mut Wanted {
+    let known = work.memo.wanted.get(name);
+    if !known.is_some_and(|known| known.routes > 0 || known.besides || known.want.tls() == want.tls()) {
+        let (of, found) = make(work, name, want);
+        let wanted = Wanted {
+            want: Arc::clone(want),
+            routes: 0,
+            besides: false,
+            of,
+            found,
+        };
+        work.memo.wanted.insert(name.clone(), wanted);
+    }
+    let there = work.memo.wanted.get_mut(name);
+    there.expect("it was put there unless it was there")
+}
+
+/// The service itself, and one for each family.
+fn with_twins(name: &ServiceName) -> [ServiceName; 3] {
+    let twin = |ipv4| endpoints::of_family(name, ipv4);
+    [name.clone(), twin(true), twin(false)]
+}
+
+fn remove(work: &mut Work<'_>, name: &ServiceName) {
+    for name in with_twins(name) {
+        work.memo.services.remove(&name);
+    }
+}
+
+/// Makes a service; of what, and what was found. One that comes out as it was is the very same.
+fn make(work: &mut Work<'_>, name: &ServiceName, want: &Want) -> (Vec<Reading>, Vec<Diagnostic>) {
+    let names = with_twins(name);
+    let before = names.clone().map(|name| work.memo.services.remove(&name));
+    let found = work.found.len();
+    want.make(work);
+    for (name, before) in names.iter().zip(before) {
+        if let (Some(now), Some(before)) = (work.memo.services.get_mut(name), before)
+            && *now == before
+        {
+            *now = before;
+        }
+    }
+    (want.made_of(work), work.found.split_off(found))
 }
 
 impl Want {
@@ -205,7 +295,7 @@ impl Want {
             Want::Backend(_) => target(work.objects, Kind::Backend, key),
             Want::Service(..) | Want::Outside(..) => target(work.objects, Kind::Service, key),
         };
-        let slices = work.slices.get(&(key.namespace.as_str(), key.name.as_str()));
+        let slices = work.slices().get(&(key.namespace.as_str(), key.name.as_str()));
         let slices = slices.into_iter().flatten().map(|slice| &slice.reading);
         object.into_iter().chain(slices).cloned().collect()
     }

@@ -27,13 +27,10 @@ fn unreachable(work: &Work<'_>, addr: Option<IpAddr>, rules: &StreamRules) -> Op
         let Destination::Service(name) = &share.to else {
             continue;
         };
-        if work.services.get(name).is_some_and(|service| service.tls.is_some()) {
+        if work.service(name).is_some_and(|service| service.tls.is_some()) {
             return Some(format!("the endpoints of {name} are spoken to over TLS"));
         }
-        let (Some(all), Some(family)) = (
-            work.services.get(name),
-            work.services.get(&endpoints::of_family(name, ipv4)),
-        ) else {
+        let (Some(all), Some(family)) = (work.service(name), work.service(&endpoints::of_family(name, ipv4))) else {
             continue;
         };
         let reached: BTreeSet<_> = family.endpoints.iter().map(|e| &e.name).collect();
@@ -52,7 +49,7 @@ fn of_family(work: &Work<'_>, mut rules: StreamRules, addr: Option<IpAddr>) -> S
         let Destination::Service(name) = &mut share.to else {
             continue;
         };
-        let Some(service) = work.services.get(name) else {
+        let Some(service) = work.service(name) else {
             continue;
         };
         if service.endpoints.iter().any(|e| e.addr.is_ipv4() != addr.is_ipv4()) {

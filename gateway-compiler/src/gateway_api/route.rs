@@ -1,11 +1,11 @@
 //! Routes of every kind in one shape: who they belong to and what they carry, before they meet a listener.
 
 use super::backend_ref::Unresolved;
-use super::memo::{self, Asked};
-use super::{Work, grpc_route, hostname, http_route, stream_route};
+use super::memo::Asked;
+use super::{Work, hostname};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::kinds::ParentRef;
-use crate::objects::{Kind, Object, Reading, Subject};
+use crate::objects::{Kind, Subject};
 use crate::plane::{self, Wish};
 use crate::status::reason;
 use gateway_core::ir::{Destination, HostPattern, HttpRule, RuleName, UpstreamProtocol};
@@ -93,7 +93,6 @@ pub(super) struct Converted {
     pub verdict: Verdict,
     pub found: Vec<Diagnostic>,
     pub asked: Asked,
-    pub reading: Reading,
 }
 
 impl std::ops::Deref for Ready<'_> {
@@ -104,65 +103,18 @@ impl std::ops::Deref for Ready<'_> {
     }
 }
 
-/// Every route, oldest first: the order in which they win.
-pub(super) fn all<'o>(work: &mut Work<'o>) -> Vec<Ready<'o>> {
-    let objects = work.objects;
-    let mut routes: Vec<Ready<'o>> = Vec::new();
-    for object in objects.http_routes.values() {
-        routes.push(ready(work, object, &object.body.spec.parent_refs, http_route::convert));
-    }
-    for object in objects.grpc_routes.values() {
-        routes.push(ready(work, object, &object.body.spec.parent_refs, grpc_route::convert));
-    }
-    for table in [&objects.tcp_routes, &objects.tls_routes, &objects.udp_routes] {
-        for object in table.values() {
-            routes.push(ready(
-                work,
-                object,
-                &object.body.spec.parent_refs,
-                stream_route::convert,
-            ));
-        }
-    }
-    routes.sort_by(|a, b| (a.subject.age(), a.subject.id).cmp(&(b.subject.age(), b.subject.id)));
-    routes
-}
-
-/// Converts a route, unless it is known what it comes to.
-fn ready<'o, T>(
-    work: &mut Work<'o>,
-    object: &'o Object<T>,
-    parents: &'o [ParentRef],
-    convert: fn(&mut Work<'o>, &'o Object<T>) -> Route,
-) -> Ready<'o> {
-    let converted = match memo::known(work, object) {
-        Some(known) => {
-            memo::replay(work, &known);
-            known
-        }
-        None => {
-            let (begun, asked) = (work.found.len(), std::mem::take(&mut work.asked));
-            let route = convert(work, object);
-            Arc::new(Converted {
-                hostnames: route.hostnames,
-                carries: route.carries,
-                verdict: route.verdict,
-                found: work.found[begun..].to_vec(),
-                asked: std::mem::replace(&mut work.asked, asked),
-                reading: object.reading.clone(),
-            })
-        }
-    };
-    work.after.keep(&converted);
-    let reached = &converted.asked.reached;
-    if !work.policies.is_empty() && !reached.is_empty() {
-        work.reached.insert(object.id.clone(), reached.clone());
-    }
-    Ready {
-        subject: object.subject(),
-        parents,
-        converted,
-    }
+/// Converts a route, noting what it asks for and what is found.
+pub(super) fn converted<'o>(work: &mut Work<'o>, convert: impl FnOnce(&mut Work<'o>) -> Route) -> Arc<Converted> {
+    let begun = work.found.len();
+    work.asked = Asked::default();
+    let route = convert(work);
+    Arc::new(Converted {
+        hostnames: route.hostnames,
+        carries: route.carries,
+        verdict: route.verdict,
+        found: work.found.split_off(begun),
+        asked: std::mem::take(&mut work.asked),
+    })
 }
 
 /// What every kind of route has.

@@ -51,7 +51,7 @@ fn ir(endpoints: &[&str]) -> Arc<Ir> {
         exposure: Default::default(),
     };
     let mut ir = Ir::default();
-    ir.services.insert(name, service);
+    ir.services.insert(name, service.into());
     ir.listeners.insert(bind, listener);
     Arc::new(ir)
 }

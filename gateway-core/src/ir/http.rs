@@ -32,7 +32,7 @@ pub struct HttpScope {
     /// In any order: lowering ranks hostnames by specificity. One per hostname, unless routes whose own hostnames are
     /// not equally specific meet the listener's in the same one: then the rules of the earlier one take precedence.
     /// Shared with the revision before where nothing changed, as rules are: equal ones are mostly the same ones.
-    pub hosts: Vec<Arc<VirtualHost>>,
+    pub hosts: Arc<Vec<Arc<VirtualHost>>>,
     /// Who is asked before a route is looked for, in this order, about every request: rules that match nothing and go
     /// nowhere, of which the [`Filter::ExternalAuth`] is meant. A rule without one lets nothing pass.
     pub guards: Vec<Arc<HttpRule>>,

@@ -51,7 +51,7 @@ impl Ids {
             match &listener.plane {
                 Plane::Kernel(_) | Plane::Splice(_) => {}
                 Plane::Http(http) => {
-                    let hosts = http.scopes.iter().flat_map(|scope| &scope.hosts);
+                    let hosts = http.scopes.iter().flat_map(|scope| scope.hosts.iter());
                     let guards = http.scopes.iter().flat_map(|scope| &scope.guards);
                     rules.extend(hosts.flat_map(|host| &host.rules).chain(guards).map(|r| &r.name));
                 }

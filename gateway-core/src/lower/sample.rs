@@ -88,7 +88,7 @@ pub fn scope(hostname: Option<&str>, rules: Vec<HttpRule>) -> HttpScope {
         hostname: hostname.clone(),
         certificates: Vec::new(),
         tls: Default::default(),
-        hosts: vec![VirtualHost::new(hostname, rules)],
+        hosts: vec![VirtualHost::new(hostname, rules)].into(),
         guards: Vec::new(),
     }
 }
@@ -136,7 +136,7 @@ pub fn ir(listeners: Vec<(Bind, Plane)>, services: Vec<Service>) -> Ir {
         listeners: listeners.into_iter().map(listener).collect(),
         services: services
             .into_iter()
-            .map(|service| (service.name.clone(), service))
+            .map(|service| (service.name.clone(), service.into()))
             .collect(),
         certificates: Default::default(),
     }

@@ -190,7 +190,7 @@ fn http_plan(
     let mut scopes: Vec<&HttpScope> = http.scopes.iter().collect();
     scopes.sort_by_key(|scope| Reverse(scope.hostname.specificity()));
     let guards = scopes.iter().flat_map(|scope| &scope.guards);
-    let routed = scopes.iter().flat_map(|scope| &scope.hosts);
+    let routed = scopes.iter().flat_map(|scope| scope.hosts.iter());
     for rule in routed.flat_map(|host| &host.rules).chain(guards) {
         let Some(id) = ids.rule(&rule.name) else { continue };
         // The same rule stands under each of its hostnames.

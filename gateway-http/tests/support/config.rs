@@ -79,7 +79,7 @@ impl Config {
             hostname: HostPattern::Any,
             certificates: Vec::new(),
             tls: Default::default(),
-            hosts: vec![host],
+            hosts: vec![host].into(),
             guards: self.guards.iter().cloned().map(Arc::new).collect(),
         };
         let plane = Plane::Http(HttpRules {
@@ -113,7 +113,9 @@ impl Config {
         };
         Ir {
             listeners: [(bind, listener)].into(),
-            services: [service, shadow].map(|service| (service.name.clone(), service)).into(),
+            services: [service, shadow]
+                .map(|service| (service.name.clone(), service.into()))
+                .into(),
             certificates: Default::default(),
         }
     }

@@ -146,7 +146,7 @@ pub async fn routes(State(state): Shared) -> Json<Value> {
 
 pub async fn services(State(state): Shared) -> Json<Value> {
     let published = state.published();
-    let row = |service: &gateway_core::ir::Service| {
+    let row = |service: &Arc<gateway_core::ir::Service>| {
         json!({
             "name": service.name.as_str(),
             "balance": format!("{:?}", service.balance),

@@ -128,7 +128,7 @@ pub async fn stats(State(state): Shared, Query(query): Query<Format>) -> Respons
 pub async fn config_dump(State(state): Shared) -> Json<Value> {
     let published = state.published();
     let settings = tunables::values(state.workers.limits());
-    let service = |service: &gateway_core::ir::Service| {
+    let service = |service: &Arc<gateway_core::ir::Service>| {
         json!({
             "name": service.name.as_str(), "balance": format!("{:?}", service.balance),
             "endpoints": service.endpoints.iter().map(view::endpoint).collect::<Vec<_>>(),

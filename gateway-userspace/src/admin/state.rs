@@ -25,7 +25,7 @@ pub struct Published {
     pub snapshot: Arc<Snapshot>,
     pub ir: Arc<Ir>,
     /// What the objects it was compiled from are told.
-    pub statuses: Arc<Vec<ObjectStatus>>,
+    pub statuses: Arc<Vec<Arc<ObjectStatus>>>,
     /// What is wrong with the objects, one line each, worst first.
     pub diagnostics: Vec<String>,
     /// Binds that could not be served, and why.

@@ -2,10 +2,11 @@
 
 use gateway_compiler::objects::ObjectId;
 use gateway_compiler::status::{ListenerStatus, ObjectStatus, Status};
+use std::sync::Arc;
 
 /// One line for each condition of every object.
-pub fn all(statuses: &[ObjectStatus]) -> Vec<String> {
-    statuses.iter().flat_map(lines).collect()
+pub fn all(statuses: &[Arc<ObjectStatus>]) -> Vec<String> {
+    statuses.iter().flat_map(|one| lines(one)).collect()
 }
 
 /// An object's conditions, as `Kind namespace/name: Type=True Reason: message`.

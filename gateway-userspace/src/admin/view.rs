@@ -128,7 +128,7 @@ pub fn routes(published: &Published) -> Vec<Value> {
                         http_rule(rule, scope.listener.as_str(), &scope.hostname.to_string())
                     };
                     rows.extend(scope.guards.iter().map(guard));
-                    for host in &scope.hosts {
+                    for host in scope.hosts.iter() {
                         let row = |rule: &std::sync::Arc<HttpRule>| {
                             http_rule(rule, scope.listener.as_str(), &host.hostname.to_string())
                         };

@@ -96,12 +96,14 @@ fn whose(listener: &str) -> Option<(Kind, String)> {
 }
 
 /// Statuses in which listeners that are not served are not programmed, nor Gateways that have only such.
-fn corrected(statuses: Arc<Vec<ObjectStatus>>, unserved: &Unserved) -> Arc<Vec<ObjectStatus>> {
+fn corrected(statuses: Arc<Vec<Arc<ObjectStatus>>>, unserved: &Unserved) -> Arc<Vec<Arc<ObjectStatus>>> {
     if unserved.is_empty() {
         return statuses;
     }
     let mut statuses = statuses.as_ref().clone();
-    for ObjectStatus { object, status } in &mut statuses {
+    let has_listeners = |one: &&mut Arc<ObjectStatus>| matches!(one.object.kind, Kind::Gateway | Kind::ListenerSet);
+    for one in statuses.iter_mut().filter(has_listeners) {
+        let ObjectStatus { object, status } = Arc::make_mut(one);
         let (Status::Gateway {
             conditions, listeners, ..
         }
@@ -157,14 +159,14 @@ mod tests {
         }]
     }
 
-    fn gateway() -> Arc<Vec<ObjectStatus>> {
+    fn gateway() -> Arc<Vec<Arc<ObjectStatus>>> {
         let listener = |name: &str| ListenerStatus {
             name: name.to_owned(),
             supported_kinds: Vec::new(),
             attached_routes: 0,
             conditions: programmed(),
         };
-        Arc::new(vec![ObjectStatus {
+        let status = ObjectStatus {
             object: ObjectId::new(Kind::Gateway, Some("n"), "g"),
             status: Status::Gateway {
                 conditions: programmed(),
@@ -172,11 +174,12 @@ mod tests {
                 listeners: vec![listener("a"), listener("b")],
                 attached_listener_sets: 0,
             },
-        }])
+        };
+        Arc::new(vec![Arc::new(status)])
     }
 
     /// Who is programmed: the Gateway, then its listeners.
-    fn who(statuses: &[ObjectStatus]) -> Vec<bool> {
+    fn who(statuses: &[Arc<ObjectStatus>]) -> Vec<bool> {
         let Status::Gateway {
             conditions, listeners, ..
         } = &statuses[0].status

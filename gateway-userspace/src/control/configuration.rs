@@ -25,8 +25,9 @@ pub struct Configuration {
     reading: Option<Reading>,
     objects: Objects,
     compiler: Compiler,
+    /// Without its `Ir` and its statuses, which are handed on.
     compiled: Compiled,
-    statuses: Arc<Vec<ObjectStatus>>,
+    statuses: Arc<Vec<Arc<ObjectStatus>>>,
     /// Files that could not be read.
     unread: Vec<String>,
     /// A cluster's objects are still missing: nothing is compiled.
@@ -115,7 +116,7 @@ impl Configuration {
         }
         self.compiled = self.compiler.compile(&self.objects, &self.settings);
         self.statuses = Arc::new(std::mem::take(&mut self.compiled.statuses));
-        Arc::new(self.compiled.ir.clone())
+        Arc::new(std::mem::take(&mut self.compiled.ir))
     }
 
     /// Whether everything can be read, without taking it into use. What is broken keeps its last good version in a process
@@ -147,7 +148,7 @@ impl Configuration {
     }
 
     /// What every object is told, in order of the objects.
-    pub fn verdicts(&self) -> Arc<Vec<ObjectStatus>> {
+    pub fn verdicts(&self) -> Arc<Vec<Arc<ObjectStatus>>> {
         self.statuses.clone()
     }
 

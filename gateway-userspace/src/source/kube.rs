@@ -85,7 +85,7 @@ pub struct Verdict {
     /// The data plane has it when its workers took this revision.
     pub revision: u64,
     /// In order of their objects.
-    pub statuses: Arc<Vec<ObjectStatus>>,
+    pub statuses: Arc<Vec<Arc<ObjectStatus>>>,
     /// Objects whose newest version could not be used: what they were told before stays.
     pub broken: Arc<BTreeSet<ObjectId>>,
     /// What stands in the cluster for each Gateway.

@@ -133,7 +133,7 @@ pub fn http(bind: SocketAddr, certificate: Option<&str>, routes: &[(&str, &str, 
         hostname: HostPattern::Any,
         certificates: certificate.into_iter().map(Into::into).collect(),
         tls: Default::default(),
-        hosts: vec![VirtualHost::new(HostPattern::Any, routes.iter().map(rule))],
+        hosts: vec![VirtualHost::new(HostPattern::Any, routes.iter().map(rule))].into(),
         guards: Vec::new(),
     };
     listener(
@@ -154,7 +154,7 @@ pub fn ir(listeners: Vec<Listener>, services: Vec<Service>) -> Ir {
             .collect(),
         services: services
             .into_iter()
-            .map(|service| (service.name.clone(), service))
+            .map(|service| (service.name.clone(), service.into()))
             .collect(),
         ..Ir::default()
     }

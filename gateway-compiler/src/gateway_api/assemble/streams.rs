@@ -134,7 +134,7 @@ fn rule(
     for share in &stream.shares {
         let mut to = if untouched { &share.untouched } else { &share.to }.clone();
         if let (Destination::Service(name), Some(certificate), false) = (&mut to, s.certificate, untouched) {
-            shown |= client_certificate::present_to(&mut work.services, s.gateway, certificate, name);
+            shown |= client_certificate::present_to(work, s.gateway, certificate, name);
         }
         rule.destinations.push(Weighted {
             weight: share.weight,

@@ -34,7 +34,7 @@ fn one_listener(bind: &str, services: &[(&str, u32, Endpoints)]) -> Ir {
             balance: BalancePolicy::RoundRobin,
             tls: None,
         };
-        ir.services.insert(name.clone(), service);
+        ir.services.insert(name.clone(), service.into());
         destinations.push(Weighted {
             weight: *weight,
             to: Destination::Service(name),
@@ -316,7 +316,7 @@ fn a_service_by_client_address_makes_a_vip_whose_slots_ports_do_not_choose() {
     let mut indexes = KernelIndexes::default();
     assert!(!lowered(&ir, &mut indexes).rings[&0].by_client);
     for service in ir.services.values_mut() {
-        service.balance = BalancePolicy::ClientAddress;
+        std::sync::Arc::make_mut(service).balance = BalancePolicy::ClientAddress;
     }
     let tables = lowered(&ir, &mut indexes);
     assert!(tables.rings[&0].by_client);

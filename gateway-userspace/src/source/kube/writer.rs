@@ -397,6 +397,7 @@ mod tests {
                             attached_listener_sets: 0,
                         },
                     })
+                    .map(Arc::new)
                     .collect(),
             ),
             ..Verdict::default()
