@@ -67,7 +67,7 @@ pub(crate) fn authorities(bundle: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
         if section.kind != SectionKind::Certificate {
             continue;
         }
-        if section.der.first() != Some(&0x30) {
+        if !is_sequence(&section.der) {
             return Err(unusable("a certificate in it is no X.509", REMEDY));
         }
         found.push(section.der);
@@ -100,9 +100,13 @@ pub(crate) fn of_parts(certificate: &[u8], key: &[u8]) -> Result<Certificate, Un
     if chain.len() > CHAIN_MAX {
         return Err(broken("the chain has more than 32 certificates"));
     }
-    // DER: every certificate is a SEQUENCE (RFC 5280, 4.1).
-    if chain.iter().any(|der| der.first() != Some(&0x30)) {
+    if !chain.iter().all(|der| is_sequence(der)) {
         return Err(broken("the certificate is no X.509"));
+    }
+    // RFC 5958 section 3, and the older way of RFC 1421.
+    if key.windows(9).any(|word| word == b"ENCRYPTED") {
+        let remedy = "decrypt it (openssl pkey): nobody is asked for a passphrase";
+        return Err(unusable("the private key is encrypted", remedy));
     }
     for section in Section::pem_slice_iter(key) {
         let section = section.map_err(|_| broken("the private key is not valid PEM"))?;
@@ -117,6 +121,24 @@ pub(crate) fn of_parts(certificate: &[u8], key: &[u8]) -> Result<Certificate, Un
         }
     }
     Err(broken("there is no PEM private key in it"))
+}
+
+/// DER: every certificate is one SEQUENCE and nothing after it (RFC 5280 4.1, X.690 8.1.3).
+fn is_sequence(der: &[u8]) -> bool {
+    let [0x30, first, rest @ ..] = der else { return false };
+    let (length, body) = match *first {
+        short @ 0..0x80 => (usize::from(short), rest),
+        long => {
+            // Four bytes of length are more than any source has.
+            let count = usize::from(long & 0x7f);
+            let Some((digits, body)) = rest.split_at_checked(count).filter(|_| (1..=4).contains(&count)) else {
+                return false;
+            };
+            let length = digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
+            (length, body)
+        }
+    };
+    body.len() == length
 }
 
 /// Any section of a PEM file.

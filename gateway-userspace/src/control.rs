@@ -4,6 +4,7 @@
 mod cluster;
 pub mod configuration;
 mod succession;
+pub mod told;
 mod watchdog;
 
 use crate::admin::server::Doors;
@@ -293,7 +294,7 @@ impl Control {
                 Effect::Publish(snapshot) => {
                     self.snapshot = snapshot;
                     let problems = self.workers.publish(&self.snapshot);
-                    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    let problems = self.configuration.told(&problems);
                     for problem in problems.iter().filter(|one| !self.tls.contains(one)) {
                         warn!("{problem}");
                     }

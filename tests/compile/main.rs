@@ -3,6 +3,7 @@
 //! Each `<case>.in.yaml` here has its `<case>.out.txt`: the IR, the statuses and the diagnostics as text. After a
 //! wanted change: `BLESS=1 cargo test -p gateway-tests --test compile`, then read the difference.
 
+mod certificates;
 mod foreign;
 mod histories;
 mod laws;

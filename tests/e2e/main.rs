@@ -16,6 +16,7 @@ mod overload;
 mod planes;
 mod refuse;
 mod retries;
+mod spoilt;
 mod streams;
 mod succeed;
 mod terminate;
@@ -131,6 +132,11 @@ const ROWS: &[Row] = &[
         name: "a broken file keeps what was good and is reported",
         datapaths: ANY,
         run: change::broken,
+    },
+    Row {
+        name: "hundreds of spoilt manifests are told one by one and nobody else notices",
+        datapaths: ANY,
+        run: spoilt::mutants,
     },
     Row {
         name: "a change is served within 50 ms",

@@ -500,6 +500,19 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_does_not_fit_is_told_what_does() {
+        for (port, told) in [("65536", "65536 is not 0 to 65535"), ("-1", "-1 is not 0 to 65535")] {
+            let text =
+                format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{ports: [{{port: {port}}}]}}\n");
+            let found = lines(&text);
+            assert!(
+                found[0].contains(&format!("spec.ports[0].port: {told} (mend: ")),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_list_is_its_items() {
         let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: x}\n";
         assert_eq!(parse(&[Source::new("f.yaml", text)]).namespaces.len(), 1);

@@ -38,6 +38,7 @@ use Rule::*;
 
 const ROUTES: &[Kind] = &[Kind::HttpRoute, Kind::GrpcRoute];
 const HTTP: &[Kind] = &[Kind::HttpRoute];
+const GRPC: &[Kind] = &[Kind::GrpcRoute];
 const GATEWAY: &[Kind] = &[Kind::Gateway, Kind::ListenerSet];
 const HEADER: Rule = Text(is_token, "letters, digits and any of !#$%&'*+-.^_`|~");
 const LABEL: Rule = Text(is_subdomain, "a-z, 0-9, inner hyphens and dots, at most 253");
@@ -83,6 +84,8 @@ const RULES: &[(&[Kind], &str, Rule)] = &[
         ItemsMax(16),
     ),
     (HTTP, "spec.rules", ItemsMin(1)),
+    (GRPC, "spec.rules[].matches[].method.service", Length(1, 1024)),
+    (GRPC, "spec.rules[].matches[].method.method", Length(1, 1024)),
     (HTTP, "spec.rules[].matches[].queryParams", ItemsMax(16)),
     (HTTP, "spec.rules[].matches[].queryParams[].value", Length(1, 1024)),
     (HTTP, "spec.rules[].matches[].path.value", Length(0, 1024)),

@@ -193,7 +193,7 @@ mod tests {
                 .to_string()
                 .contains("no PEM certificate in it: its last good version")
         );
-        let renewed = CERTIFICATE.replace("MAA=", "MAAA");
+        let renewed = CERTIFICATE.replace("MAA=", "MAEA");
         assert_eq!(Objects::update(&now, secret(&renewed)), secret(&renewed));
     }
 

@@ -39,6 +39,21 @@ impl de::Error for DecodeError {
             problem: message.to_string(),
         }
     }
+
+    fn invalid_value(found: de::Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
+        let whole = match wanted.to_string().as_str() {
+            "u8" => Some("0 to 255"),
+            "u16" => Some("0 to 65535"),
+            "u32" => Some("0 to 4294967295"),
+            "i32" => Some("-2147483648 to 2147483647"),
+            _ => None,
+        };
+        match (whole, found) {
+            (Some(range), de::Unexpected::Unsigned(number)) => Self::custom(format_args!("{number} is not {range}")),
+            (Some(range), de::Unexpected::Signed(number)) => Self::custom(format_args!("{number} is not {range}")),
+            (_, found) => Self::custom(format_args!("invalid value: {found}, expected {wanted}")),
+        }
+    }
 }
 
 /// Decodes `node`, which stands at `path` of its document.

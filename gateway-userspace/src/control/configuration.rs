@@ -1,8 +1,10 @@
 //! From files to `Ir`: read, parse, keep what was good of what is broken, compile.
 
+use super::told;
 use crate::source::file::{FILE_BYTES_MAX, FileSource, Reading, Watch};
 use crate::source::kube::Batch;
 use crate::source::names::Names;
+use crate::worker::TlsProblem;
 use anyhow::Result;
 use gateway_compiler::diagnostic::Severity;
 use gateway_compiler::generated::GatewayService;
@@ -145,6 +147,11 @@ impl Configuration {
     pub fn problems(&self) -> Vec<String> {
         let diagnostics = self.compiled.diagnostics.iter().map(ToString::to_string);
         self.unread.iter().cloned().chain(diagnostics).collect()
+    }
+
+    /// What the workers found wrong with what TLS needs, one line each.
+    pub fn told(&self, problems: &[TlsProblem]) -> Vec<String> {
+        problems.iter().map(|one| told::line(&self.objects, one)).collect()
     }
 
     /// What every object is told, in order of the objects.

@@ -6,7 +6,7 @@
 
 mod clients;
 pub mod identity;
-mod keys;
+pub mod keys;
 mod names;
 pub mod plans;
 pub mod session;

@@ -1,7 +1,8 @@
 //! Certificates that are over, nearly over, or for other names than the listeners that show them.
 
-use crate::worker::tls::x509;
-use gateway_compiler::objects::{Key, Objects, Subject};
+use crate::control::told;
+use crate::worker::tls::{keys, x509};
+use gateway_compiler::objects::Objects;
 use gateway_compiler::{Diagnostic, Severity};
 use gateway_core::ir::{CertificateName, HostPattern, Ir, Plane};
 
@@ -13,7 +14,7 @@ const DAY_S: i64 = 86_400;
 pub(super) fn findings(ir: &Ir, objects: &Objects, now_s: i64) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (name, certificate) in &ir.certificates {
-        let Some(subject) = subject(objects, name) else {
+        let Some(subject) = told::subject(objects, name) else {
             continue;
         };
         let Some(facts) = certificate.chain.first().and_then(|der| x509::facts(der)) else {
@@ -21,6 +22,9 @@ pub(super) fn findings(ir: &Ir, objects: &Objects, now_s: i64) -> Vec<Diagnostic
             found.push(subject.finding(Severity::Error, "", "its certificate is no X.509 certificate", remedy));
             continue;
         };
+        if let Some(why) = keys::fault(certificate) {
+            found.push(subject.finding(Severity::Error, "", why, told::REMEDY));
+        }
         found.extend(age(&facts, now_s).map(|(severity, problem)| subject.finding(severity, "", problem, "renew it")));
         let mut hostnames: Vec<&HostPattern> = shown_for(ir, name).filter(|host| !covers(&facts.dns, host)).collect();
         hostnames.sort();
@@ -35,19 +39,6 @@ pub(super) fn findings(ir: &Ir, objects: &Objects, now_s: i64) -> Vec<Diagnostic
         }
     }
     found
-}
-
-fn subject<'o>(objects: &'o Objects, name: &CertificateName) -> Option<Subject<'o>> {
-    let (file, name) = match name.as_str().strip_prefix("CertificateFile/") {
-        Some(name) => (true, name),
-        None => (false, name.as_str()),
-    };
-    let (namespace, name) = name.split_once('/')?;
-    let key = Key::new(namespace, name);
-    match file {
-        true => objects.certificate_files.get(&key).map(|object| object.subject()),
-        false => objects.secrets.get(&key).map(|object| object.subject()),
-    }
 }
 
 fn age(facts: &x509::CertificateFacts, now_s: i64) -> Option<(Severity, String)> {

@@ -69,6 +69,11 @@ impl Keys {
     }
 }
 
+/// Why a certificate cannot be shown with its key, if it cannot.
+pub fn fault(certificate: &Certificate) -> Option<String> {
+    load(certificate, &super::plans::provider()).err()
+}
+
 fn known(certificate: &Arc<Certificate>, before: Option<&Loaded>, provider: &CryptoProvider, now: i64) -> Known {
     let good_before = before.filter(|before| before.not_after > now);
     let (used, problem) = match (load(certificate, provider), good_before) {

@@ -45,6 +45,8 @@ pub struct TlsPlans {
 pub struct TlsProblem {
     /// A bind, or a service.
     pub at: String,
+    /// What is wrong with a certificate is said of it.
+    pub certificate: Option<CertificateName>,
     pub why: String,
 }
 
@@ -204,7 +206,13 @@ impl TlsCompiler {
         problems: &mut Vec<TlsProblem>,
     ) -> Option<Arc<Downstream>> {
         let at = place.bind.to_string();
-        let mut report = |why| problems.push(TlsProblem { at: at.clone(), why });
+        let mut report = |certificate: Option<&CertificateName>, why| {
+            problems.push(TlsProblem {
+                at: at.clone(),
+                certificate: certificate.cloned(),
+                why,
+            });
+        };
         let (classes, names) = self.names(scopes, snapshot, &mut report);
         if names.is_empty() && !beside {
             return None;
@@ -219,7 +227,7 @@ impl TlsCompiler {
             None => match self.downstream(place, &classes, names, beside) {
                 Ok(made) => Arc::new(made),
                 Err(why) => {
-                    report(why);
+                    report(None, why);
                     return None;
                 }
             },
@@ -238,7 +246,7 @@ impl TlsCompiler {
         &mut self,
         scopes: &[Scope<'_>],
         snapshot: &Snapshot,
-        report: &mut impl FnMut(String),
+        report: &mut impl FnMut(Option<&CertificateName>, String),
     ) -> (Vec<ListenerTls>, Names) {
         let (mut classes, mut names) = (Vec::<ListenerTls>::new(), Names::default());
         // A listener's rules all show the same; what is wrong with it is told once.
@@ -269,25 +277,28 @@ impl TlsCompiler {
         &mut self,
         scope: &Scope<'_>,
         snapshot: &Snapshot,
-        report: &mut impl FnMut(String),
+        report: &mut impl FnMut(Option<&CertificateName>, String),
     ) -> Vec<Arc<CertifiedKey>> {
         let mut usable = Vec::new();
         for name in scope.certificates {
             let Some(certificate) = snapshot.certificates.get(name) else {
-                report(format!("listener {}: certificate {name} is not there", scope.listener));
+                let why = format!("listener {}: certificate {name} is not there", scope.listener);
+                report(Some(name), why);
                 continue;
             };
             let (key, problem) = self.keys.get(name, certificate, &self.provider, seconds());
             usable.extend(key);
             if let Some(why) = problem {
-                report(format!("listener {}: certificate {name}: {why}", scope.listener));
+                let why = format!("listener {}: certificate {name}: {why}", scope.listener);
+                report(Some(name), why);
             }
         }
         if usable.is_empty() {
-            report(format!(
+            let why = format!(
                 "listener {}: no usable certificate; its TLS connections are refused",
                 scope.listener
-            ));
+            );
+            report(None, why);
         }
         usable
     }
@@ -381,9 +392,10 @@ impl TlsCompiler {
         let mut services = BTreeMap::new();
         for service in snapshot.services.iter().flatten() {
             if let Some(tls) = &service.tls {
-                let mut report = |why| {
+                let mut report = |certificate: Option<&CertificateName>, why| {
                     problems.push(TlsProblem {
                         at: format!("service {}", service.name),
+                        certificate: certificate.cloned(),
                         why,
                     });
                 };
@@ -414,7 +426,7 @@ impl TlsCompiler {
         name: &ServiceName,
         tls: &Arc<BackendTls>,
         snapshot: &Snapshot,
-        report: &mut impl FnMut(String),
+        report: &mut impl FnMut(Option<&CertificateName>, String),
     ) -> Service {
         let mut key = None;
         if let Some(certificate) = &tls.certificate {
@@ -427,7 +439,8 @@ impl TlsCompiler {
                 }
             };
             if let Some(why) = problem {
-                report(format!("client certificate {certificate}: {why}"));
+                let why = format!("client certificate {certificate}: {why}");
+                report(Some(certificate), why);
             }
         }
         let same_key = |before: &Option<Arc<CertifiedKey>>| match (before, &key) {
@@ -452,7 +465,7 @@ impl TlsCompiler {
         let made = match UpstreamTls::new(tls, key.clone(), &system, &self.provider) {
             Ok(made) => Upstream::Tls(Arc::new(made)),
             Err(why) => {
-                report(why);
+                report(None, why);
                 Upstream::Broken
             }
         };
@@ -514,7 +527,7 @@ fn system_roots() -> RootCertStore {
 }
 
 /// aws-lc-rs with AES-128-GCM first: as strong as anyone needs, and a third cheaper than AES-256.
-fn provider() -> CryptoProvider {
+pub(super) fn provider() -> CryptoProvider {
     use rustls::CipherSuite as Suite;
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
