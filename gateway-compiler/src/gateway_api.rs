@@ -36,6 +36,7 @@ mod parameters;
 mod reference_grant;
 mod retry;
 mod roster;
+mod routability;
 mod route;
 mod selector;
 mod session;
@@ -121,7 +122,7 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings, memo: Memo) -> (Co
     let compiled = Compiled {
         ir,
         statuses: told.into_values().flatten().collect(),
-        generated: gateways.iter().map(infrastructure::service).collect(),
+        generated: gateways.iter().flat_map(infrastructure::services).collect(),
         diagnostics: work.found,
     };
     (compiled, work.memo)

@@ -7,12 +7,18 @@ use std::net::IpAddr;
 
 /// The label that every object made for a Gateway has: the Gateway's name (Gateway API, GEP-1762).
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+/// The label of a Service that kube-proxy, and whoever stands in its place, leaves to the proxy of this name (Kubernetes).
+pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// The name of ours.
+pub const PROXY: &str = "sluice.dev";
 /// Most bytes of a Service's name and of a label's value (Kubernetes: RFC 1035 and 1123 labels).
 const LABEL_BYTES_MAX: usize = 63;
 
-/// A Service without a selector and with `clusterIP: None`, and one EndpointSlice an address family with
+/// A Service without a selector. With [`ClusterIp::Headless`] it has one EndpointSlice an address family with
 /// `kubernetes.io/service-name`: a Gateway's addresses under a name of the cluster's DNS, and the object that carries the
-/// labels and annotations of `spec.infrastructure`. Nothing is served through it, and it asks for no load balancer.
+/// labels and annotations of `spec.infrastructure`; nothing is served through it, and it asks for no load balancer. Else
+/// its ClusterIP is an address of the Gateway, served by each node's own gateway: its [`PROXY_NAME_LABEL`] keeps
+/// kube-proxy from it, and it has no EndpointSlices.
 ///
 /// It belongs to its Gateway (an owner reference with `controller: true`) and goes with it. A Service of this name that
 /// does not belong to the Gateway is somebody else's and must be left alone.
@@ -29,6 +35,18 @@ pub struct GatewayService {
     pub ports: BTreeSet<(u16, Transport)>,
     /// Where the Gateway is reached; ascending, may be empty.
     pub addresses: Vec<IpAddr>,
+    /// `spec.clusterIP`.
+    pub cluster_ip: ClusterIp,
+}
+
+/// What a Service asks of the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterIp {
+    /// `None`.
+    Headless,
+    /// Whichever it gives.
+    Any,
+    This(IpAddr),
 }
 
 /// `text` as a label of at most 63 bytes: unchanged where it is one, else with a hash of the whole at its end.

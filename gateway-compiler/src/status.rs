@@ -22,7 +22,7 @@ pub enum Status {
     },
     Gateway {
         conditions: Vec<Condition>,
-        addresses: Vec<IpAddr>,
+        addresses: Vec<GatewayAddress>,
         listeners: Vec<ListenerStatus>,
         /// ListenerSets that are accepted.
         attached_listener_sets: u32,
@@ -40,6 +40,23 @@ pub enum Status {
     },
     /// One entry for each Gateway of ours that sends traffic to what the policy is about.
     Policy { ancestors: Vec<ParentStatus> },
+}
+
+/// Where a Gateway is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayAddress {
+    pub addr: IpAddr,
+    /// From where; empty: nothing is promised (Gateway API, GEP-5093).
+    pub routability: &'static str,
+}
+
+impl fmt::Display for GatewayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.routability {
+            "" => write!(f, "{}", self.addr),
+            routability => write!(f, "{} ({routability})", self.addr),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +125,7 @@ pub enum ConditionKind {
     InsecureFrontendValidationMode,
     /// Ours alone: whether a Service of type LoadBalancer has what it asks for.
     Served,
+    AddressesAssigned,
 }
 
 impl ConditionKind {
@@ -122,6 +140,7 @@ impl ConditionKind {
             ConditionKind::OverlappingTlsConfig => "OverlappingTLSConfig",
             ConditionKind::InsecureFrontendValidationMode => "InsecureFrontendValidationMode",
             ConditionKind::Served => "sluice.dev/Served",
+            ConditionKind::AddressesAssigned => "AddressesAssigned",
         }
     }
 }
@@ -157,9 +176,11 @@ pub mod reason {
     pub const TOO_MANY_LISTENERS: &str = "TooManyListeners";
     pub const LISTENERS_NOT_VALID: &str = "ListenersNotValid";
     pub const LISTENERS_NOT_RESOLVED: &str = "ListenersNotResolved";
-    pub const UNSUPPORTED_ROUTABILITY: &str = "UnsupportedRoutability";
     pub const UNSUPPORTED_ADDRESS: &str = "UnsupportedAddress";
     pub const ADDRESS_NOT_ASSIGNED: &str = "AddressNotAssigned";
+    pub const ADDRESSES_ASSIGNED: &str = "AddressesAssigned";
+    pub const PARTIALLY_ASSIGNED: &str = "PartiallyAssigned";
+    pub const NOT_ASSIGNED: &str = "NotAssigned";
     // Listener
     pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
     pub const UNSUPPORTED_VALUE: &str = "UnsupportedValue";

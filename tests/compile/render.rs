@@ -2,6 +2,7 @@
 //!
 //! Every struct is taken apart without `..`, so a new field must find its place here.
 
+use gateway_compiler::generated::ClusterIp;
 use gateway_compiler::status::{ListenerStatus, ParentStatus, Status};
 use gateway_compiler::{Compiled, ObjectStatus};
 use gateway_core::ir::{
@@ -42,7 +43,10 @@ pub fn compiled(compiled: &Compiled) -> String {
     statuses.iter().for_each(|status| out.status(status));
     generated
         .iter()
-        .filter(|service| !service.annotations.is_empty() || service.labels.len() > 1)
+        .filter(|service| {
+            let plain = service.annotations.is_empty() && service.labels.len() == 1;
+            !plain || service.cluster_ip != ClusterIp::Headless
+        })
         .for_each(|service| out.line(0, format!("{service:?}")));
     diagnostics
         .iter()
@@ -243,7 +247,8 @@ impl Out {
                 listeners,
                 attached_listener_sets,
             } => {
-                self.line(1, format!("addresses {addresses:?}"));
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                self.line(1, format!("addresses [{}]", addresses.join(", ")));
                 if *attached_listener_sets > 0 {
                     self.line(1, format!("{attached_listener_sets} listener sets"));
                 }

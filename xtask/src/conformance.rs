@@ -30,6 +30,8 @@ use options::Options;
 
 /// What the verb calls itself by when it has entered its namespaces.
 const INSIDE: &str = "--inside";
+/// Features without a test in the suite.
+const EXPERIMENTS: &str = "tests/conformance/cluster/experimental.py";
 /// What is wanted is not to be had on this machine (`EX_UNAVAILABLE`).
 const EXIT_UNAVAILABLE: u8 = 69;
 
@@ -82,7 +84,7 @@ fn inside(args: &[String]) -> Result<(), Failure> {
     ));
     let result = match &options.then {
         Some(script) => cluster.run_in_client(script, &built),
-        None => suite::run(&options, &built, &cluster),
+        None => suite::run(&options, &built, &cluster).and_then(|()| experiments(&options, &built, &cluster)),
     };
     // A script may end what it begins anew; the suite finds everything as it was.
     let alive = match &options.then {
@@ -90,6 +92,15 @@ fn inside(args: &[String]) -> Result<(), Failure> {
         None => cluster.check().and_then(|()| gateway.check()),
     };
     linger(&options, result.and(alive))
+}
+
+/// What the newest API has and its suite does not test yet, after every run of more than one test.
+fn experiments(options: &Options, built: &Built, cluster: &Cluster) -> Result<(), Failure> {
+    if options.run.is_some() || options.suite != options::SUITES[0] {
+        return Ok(());
+    }
+    say(&format!("{EXPERIMENTS} runs"));
+    cluster.run_in_client(&format!("python3 {EXPERIMENTS}"), built)
 }
 
 /// With `--keep` this does not return.

@@ -1,10 +1,13 @@
-//! Where Gateways are reached: what they ask for, and one address of each pool for those that ask for none.
+//! Where Gateways are reached: what they ask for, one address an entry, and one address of each pool for those that ask
+//! for none.
 //!
 //! No two Gateways get one address of a pool. An address that a Gateway has stays its own: what its status says is given
 //! out before anything new.
 
 use super::Work;
 use super::condition::Problem;
+use super::routability::{self, CLUSTER};
+use crate::Settings;
 use crate::diagnostic::Severity;
 use crate::hash::fnv;
 use crate::objects::{Subject, kinds};
@@ -30,6 +33,20 @@ pub(super) struct Wanting<'o> {
     pub has: Cow<'o, [kinds::Address]>,
     /// Where its addresses come from.
     pub pools: Vec<IpNet>,
+    /// What it has of the cluster, by index in `asks`.
+    pub cluster: Vec<(usize, Asked)>,
+}
+
+/// An address, or why it is not to be had.
+pub(super) type Asked = Result<IpAddr, String>;
+
+/// A place for an address of a pool.
+struct Slot {
+    /// Any of them will do, the first is best.
+    pools: Vec<IpNet>,
+    routability: &'static str,
+    /// Index in `asks`.
+    entry: Option<usize>,
 }
 
 /// Where addresses are asked for.
@@ -52,7 +69,36 @@ impl Field {
 impl Wanting<'_> {
     /// No address is asked for, or one without a value.
     fn wants_of_pool(&self) -> bool {
-        self.asks.is_empty() || self.asks.iter().any(|it| it.value.is_empty() && unserved(it).is_none())
+        self.asks.is_empty() || !self.slots().is_empty()
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        if self.asks.is_empty() {
+            let of_pool = |pool: &IpNet| Slot {
+                pools: vec![*pool],
+                routability: "",
+                entry: None,
+            };
+            return self.pools.iter().map(of_pool).collect();
+        }
+        let mut slots: Vec<Slot> = Vec::new();
+        for (entry, spec) in self.asks.iter().enumerate().take(ADDRESSES_MAX) {
+            let Some(routability) = routability::of_pool(spec.routability.as_deref()) else {
+                continue;
+            };
+            if !spec.value.is_empty() || unserved(spec).is_some() {
+                continue;
+            }
+            // Two of them are of two pools, where there are two.
+            let mut pools = self.pools.clone();
+            pools.rotate_left(slots.len() % self.pools.len().max(1));
+            slots.push(Slot {
+                pools,
+                routability,
+                entry: Some(entry),
+            });
+        }
+        slots
     }
 }
 
@@ -61,10 +107,14 @@ impl Wanting<'_> {
 pub(super) struct Placed {
     /// `None` is every address of the host. Empty: nowhere.
     pub addresses: Vec<Option<IpAddr>>,
-    /// An address of a type or scope that is not served: the Gateway cannot be accepted.
+    /// Of those that are more, or are asked to be called more, than an address of a pool.
+    pub routability: BTreeMap<IpAddr, &'static str>,
+    /// An address of a type that is not served: the Gateway cannot be accepted.
     pub unsupported: Option<Problem>,
-    /// Why it has not every address it asked for.
+    /// Why the Gateway cannot be programmed.
     pub unplaced: Option<Problem>,
+    /// What it has not of all it asked for.
+    pub unassigned: Vec<String>,
 }
 
 /// Gives every Gateway its addresses; the result is in the order of `all`.
@@ -75,45 +125,60 @@ pub(super) fn place(work: &mut Work<'_>, all: &[Wanting<'_>]) -> Vec<Placed> {
     let mut taken = Taken::default();
     for index in &by_age {
         let gateway = &all[*index];
-        for addr in held(gateway) {
+        for (addr, _) in held(gateway) {
             taken.reserve(addr, gateway.subject);
         }
     }
     for index in &by_age {
         asked(work, &all[*index], &mut taken, &mut placed[*index]);
     }
-    let mut left: Vec<Vec<IpNet>> = vec![Vec::new(); all.len()];
+    let mut left: Vec<Vec<Slot>> = all.iter().map(|_| Vec::new()).collect();
     for index in &by_age {
         let gateway = &all[*index];
         if !gateway.wants_of_pool() {
             continue;
         }
-        for pool in &gateway.pools {
-            let mine = held(gateway).find(|addr| is_usable(pool, addr) && taken.is_of(addr, gateway.subject));
+        for slot in gateway.slots() {
+            let mine = held(gateway).find(|(addr, routability)| {
+                slot.pools.iter().any(|pool| is_usable(pool, addr))
+                    && *routability == Some(slot.routability)
+                    && taken.is_of(addr, gateway.subject)
+                    && !placed[*index].addresses.contains(&Some(*addr))
+            });
             match mine {
-                Some(addr) => taken.give(addr, gateway.subject, &mut placed[*index]),
-                None => left[*index].push(*pool),
+                Some((addr, _)) => taken.give(addr, slot.routability, gateway.subject, &mut placed[*index]),
+                None => left[*index].push(slot),
             }
         }
     }
     // What is new goes by name, not by age: it stays when an older Gateway goes, even if nothing remembers it.
     for (index, gateway) in all.iter().enumerate().filter(|(_, it)| it.wants_of_pool()) {
-        for pool in &left[index] {
-            if let Some(addr) = taken.pick(pool, &gateway.subject.id.namespace, &gateway.subject.id.name) {
-                taken.give(addr, gateway.subject, &mut placed[index]);
-            }
-        }
-        finish(work, gateway, &mut placed[index]);
+        let id = gateway.subject.id;
+        left[index].retain(|slot| {
+            let mut picks = slot.pools.iter().map(|pool| taken.pick(pool, &id.namespace, &id.name));
+            let Some(addr) = picks.find_map(|addr| addr) else {
+                return true;
+            };
+            taken.give(addr, slot.routability, gateway.subject, &mut placed[index]);
+            false
+        });
+        finish(work, gateway, &left[index], &mut placed[index]);
     }
-    for one in &mut placed {
+    for (one, gateway) in placed.iter_mut().zip(all) {
+        if one.addresses.is_empty() && !one.unassigned.is_empty() && !gateway.asks.is_empty() {
+            one.unplaced.get_or_insert(Problem {
+                reason: reason::ADDRESS_NOT_ASSIGNED,
+                message: one.unassigned.join("; "),
+            });
+        }
         one.addresses.sort_unstable();
         one.addresses.dedup();
     }
     placed
 }
 
-/// What a Gateway has by its status, as far as it still asks for it.
-fn held(gateway: &Wanting<'_>) -> impl Iterator<Item = IpAddr> {
+/// What a Gateway has by its status, as far as it still asks for it, and what it is called there.
+fn held(gateway: &Wanting<'_>) -> impl Iterator<Item = (IpAddr, Option<&'static str>)> {
     let read = |text: &str| Some(text.parse::<IpAddr>().ok()?.to_canonical());
     let asks = move |addr: &IpAddr| {
         let of_pool = gateway.wants_of_pool() && gateway.pools.iter().any(|pool| is_usable(pool, addr));
@@ -121,7 +186,8 @@ fn held(gateway: &Wanting<'_>) -> impl Iterator<Item = IpAddr> {
         of_pool || specs.any(|spec| read(&spec.value).as_ref() == Some(addr))
     };
     let said = gateway.has.iter().take(ADDRESSES_MAX);
-    said.filter_map(move |it| read(&it.value)).filter(asks)
+    said.filter_map(move |it| Some((read(&it.value)?, routability::of_pool(it.routability.as_deref()))))
+        .filter(move |(addr, _)| asks(addr))
 }
 
 /// Why no address of this sort is to be had: the reason, the part of it, the sentence and the remedy.
@@ -131,70 +197,112 @@ fn unserved(address: &kinds::Address) -> Option<(&'static str, &'static str, Str
         let message = format!("an address of type {kind} is not served");
         return Some((reason::UNSUPPORTED_ADDRESS, "type", message, "use type IPAddress"));
     }
-    // Addresses are those of pools; where they can be reached from is the network's to say.
-    let scope = address.routability.as_deref().filter(|scope| !scope.is_empty())?;
-    let message = format!("an address of routability {scope} is not served");
-    Some((reason::UNSUPPORTED_ROUTABILITY, "routability", message, "leave it out"))
+    None
 }
 
-/// A Gateway that wanted one of a pool and has none, or has one of some pools only.
-fn finish(work: &mut Work<'_>, gateway: &Wanting<'_>, placed: &mut Placed) {
-    let specs = &gateway.asks;
-    if gateway.pools.is_empty() && specs.is_empty() {
+/// A Gateway that wanted one of a pool and has none, or has one of some pools only. `left`: what was not to be had.
+fn finish(work: &mut Work<'_>, gateway: &Wanting<'_>, left: &[Slot], placed: &mut Placed) {
+    if gateway.pools.is_empty() && gateway.asks.is_empty() {
         placed.addresses.push(None);
         return;
     }
-    let has = |pool: &&IpNet| placed.addresses.iter().flatten().any(|addr| pool.contains(addr));
-    let (message, remedy) = match gateway.pools.iter().find(|pool| !has(pool)) {
-        None if gateway.pools.is_empty() => (
-            "there is no pool to assign an address from".to_owned(),
-            "write an address, or give --address-pool",
-        ),
-        None => return,
-        Some(pool) => (
-            format!("the address pool {pool} is used up"),
-            "give a larger --address-pool",
-        ),
-    };
-    let field = specs.iter().position(|it| it.value.is_empty());
-    let field = field.map_or("spec".to_owned(), |index| gateway.field.of(index, "value"));
-    work.found.push(
-        gateway
-            .subject
-            .finding(Severity::Error, field, message.as_str(), remedy),
-    );
-    if !gateway.pools.iter().any(|pool| has(&pool)) {
-        placed.unplaced.get_or_insert(Problem {
-            reason: reason::ADDRESS_NOT_ASSIGNED,
-            message,
-        });
-    }
-}
-
-/// The addresses a Gateway names.
-fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: &mut Placed) {
-    let specs = &gateway.asks;
-    for (index, spec) in specs.iter().enumerate().take(ADDRESSES_MAX) {
-        if let Some((reason, part, message, remedy)) = unserved(spec) {
-            let field = gateway.field.of(index, part);
+    for (index, slot) in left.iter().enumerate() {
+        let (message, remedy) = match &slot.pools[..] {
+            [] => (
+                "there is no pool to assign an address from".to_owned(),
+                "write an address, or give --address-pool",
+            ),
+            [pool] => (
+                format!("the address pool {pool} is used up"),
+                "give a larger --address-pool",
+            ),
+            _ => (
+                "every address pool is used up".to_owned(),
+                "give a larger --address-pool",
+            ),
+        };
+        // That of one pool is said of none of the others.
+        if index == 0 {
+            let field = slot
+                .entry
+                .map_or("spec".to_owned(), |entry| gateway.field.of(entry, "value"));
             let finding = gateway
                 .subject
                 .finding(Severity::Error, field, message.as_str(), remedy);
             work.found.push(finding);
+        }
+        match slot.entry {
+            Some(entry) => placed.unassigned.push(format!("spec.addresses[{entry}]: {message}")),
+            None if placed.addresses.is_empty() => {
+                placed.unassigned.push(message.clone());
+                placed.unplaced.get_or_insert(Problem {
+                    reason: reason::ADDRESS_NOT_ASSIGNED,
+                    message,
+                });
+            }
+            None => {}
+        }
+    }
+}
+
+/// The addresses a Gateway names, and those of the cluster.
+fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: &mut Placed) {
+    let mut miss = |placed: &mut Placed, severity, index: usize, part: &str, message: &str, remedy: &str| {
+        let field = gateway.field.of(index, part);
+        work.found
+            .push(gateway.subject.finding(severity, field, message, remedy));
+        placed.unassigned.push(format!("spec.addresses[{index}]: {message}"));
+    };
+    for (index, spec) in gateway.asks.iter().enumerate().take(ADDRESSES_MAX) {
+        if let Some((reason, part, message, remedy)) = unserved(spec) {
+            miss(placed, Severity::Error, index, part, &message, remedy);
             placed.unsupported.get_or_insert(Problem { reason, message });
             continue;
         }
+        let scope = spec.routability.as_deref();
+        if scope == Some(CLUSTER) {
+            match gateway.cluster.iter().find(|(entry, _)| *entry == index) {
+                Some((_, Ok(addr))) => taken.give(*addr, CLUSTER, gateway.subject, placed),
+                Some((_, Err(message))) => {
+                    let remedy = "see to it that the gateway runs in the cluster and may write Services";
+                    miss(placed, Severity::Warning, index, "routability", message, remedy);
+                }
+                None => {
+                    let message = format!("{:?} is no address, or is named twice", spec.value);
+                    miss(
+                        placed,
+                        Severity::Error,
+                        index,
+                        "value",
+                        &message,
+                        "write another one, or none",
+                    );
+                }
+            }
+            continue;
+        }
+        let Some(routability) = routability::of_pool(scope) else {
+            let message = format!(
+                "an address of routability {} is not to be had",
+                scope.unwrap_or_default()
+            );
+            miss(
+                placed,
+                Severity::Error,
+                index,
+                "routability",
+                &message,
+                "use Cluster, or leave it out",
+            );
+            continue;
+        };
         if spec.value.is_empty() {
             continue;
         }
-        match usable(work, gateway, taken, &spec.value) {
-            Ok(addr) => taken.give(addr, gateway.subject, placed),
+        match usable(work.settings, gateway, taken, &spec.value) {
+            Ok(addr) => taken.give(addr, routability, gateway.subject, placed),
             Err((message, remedy)) => {
-                let field = gateway.field.of(index, "value");
-                let finding = gateway
-                    .subject
-                    .finding(Severity::Error, field, message.as_str(), remedy);
-                work.found.push(finding);
+                miss(placed, Severity::Error, index, "value", &message, remedy);
                 placed.unplaced.get_or_insert(Problem {
                     reason: reason::ADDRESS_NOT_USABLE,
                     message,
@@ -205,7 +313,7 @@ fn asked(work: &mut Work<'_>, gateway: &Wanting<'_>, taken: &mut Taken, placed: 
 }
 
 fn usable(
-    work: &Work<'_>,
+    settings: &Settings,
     gateway: &Wanting<'_>,
     taken: &Taken,
     value: &str,
@@ -218,7 +326,7 @@ fn usable(
         return Err((format!("{addr} cannot be an address of a Gateway"), remedy));
     }
     // Where there is no pool nothing says what may be had.
-    if work.settings.any_address || gateway.pools.is_empty() {
+    if settings.any_address || gateway.pools.is_empty() {
         return Ok(addr);
     }
     if !gateway.pools.iter().any(|pool| is_usable(pool, &addr)) {
@@ -253,9 +361,12 @@ impl Taken {
         self.0.entry(addr).or_insert_with(|| to.id.to_string());
     }
 
-    fn give(&mut self, addr: IpAddr, to: Subject<'_>, placed: &mut Placed) {
+    fn give(&mut self, addr: IpAddr, routability: &'static str, to: Subject<'_>, placed: &mut Placed) {
         self.reserve(addr, to);
         placed.addresses.push(Some(addr));
+        if !routability.is_empty() {
+            placed.routability.insert(addr, routability);
+        }
     }
 
     /// A free address of a pool, by a hash of the name, so that it stays when others come and go.

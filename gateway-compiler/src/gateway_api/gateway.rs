@@ -6,13 +6,14 @@ use super::condition::Problem;
 use super::listener::{self, Listener};
 use super::listener_set::ListenerSet;
 use super::parameters::{self, Parameters};
-use super::{Work, certificate, frontend_tls};
+use super::{Work, certificate, frontend_tls, routability};
 use crate::diagnostic::Severity;
 use crate::objects::{Object, Subject, kinds};
 use crate::plane;
 use crate::status::reason;
 use gateway_core::ir::CertificateName;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Most listeners of one Gateway or ListenerSet (Gateway API).
@@ -26,8 +27,12 @@ pub(super) struct Gateway<'o> {
     pub addresses: Vec<Option<IpAddr>>,
     /// Why it cannot be accepted, whatever its listeners are.
     pub refused: Option<Problem>,
-    /// Why it has not every address it asked for.
+    /// Of its addresses, those that are more than an address of a pool.
+    pub routability: BTreeMap<IpAddr, &'static str>,
+    /// Why it cannot be programmed.
     pub unplaced: Option<Problem>,
+    /// What it has not of the addresses it asked for; `None`: nobody looked for any.
+    pub unassigned: Option<Vec<String>>,
     /// Its own, then those of its sets, in order of precedence.
     pub listeners: Vec<Listener<'o>>,
     /// Those that name it, oldest first.
@@ -55,10 +60,13 @@ pub(super) fn gateways<'o>(
                 Ok(parameters) => (parameters.pools.unwrap_or(work.settings.address_pools.clone()), None),
                 Err(problem) => (Vec::new(), Some(problem)),
             };
+            let asks = &gateway.body.spec.addresses;
+            let standing = routability::standing(&gateway.id, class, asks);
             wanting.push(Wanting {
                 field: Field::Addresses,
+                cluster: routability::had(objects, &gateway.id, &standing),
                 subject: gateway.subject(),
-                asks: Cow::Borrowed(&gateway.body.spec.addresses),
+                asks: Cow::Borrowed(asks),
                 has: Cow::Borrowed(&gateway.body.status.addresses),
                 pools,
             });
@@ -118,6 +126,7 @@ fn read<'o>(
 ) -> Gateway<'o> {
     let subject = object.subject();
     let listeners = listeners(work, subject, &object.body, (subject, 0), &object.body.spec.listeners);
+    let looked = refused.is_none();
     // Without its parameters nobody knows where it should be; an address of another type takes nothing from the others.
     let addresses = if refused.is_some() {
         Vec::new()
@@ -130,6 +139,8 @@ fn read<'o>(
         addresses,
         refused: refused.or(placed.unsupported),
         unplaced: placed.unplaced,
+        unassigned: looked.then_some(placed.unassigned),
+        routability: placed.routability,
         listeners,
         sets: Vec::new(),
         certificate: client_certificate(work, subject, &object.body),

@@ -54,6 +54,7 @@ impl<'o> Balancer<'o> {
             asks: Cow::Owned(claim.asks.into_iter().map(address).collect()),
             has: Cow::Owned(has.map(|ingress| address(&ingress.ip)).collect()),
             pools: claim.pools,
+            cluster: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::gateway::Gateway;
 use super::listener::Listener;
 use super::listener_set::ListenerSet;
 use crate::plane;
-use crate::status::{ConditionKind, ListenerStatus, ObjectStatus, Status, reason};
+use crate::status::{ConditionKind, GatewayAddress, ListenerStatus, ObjectStatus, Status, reason};
 
 /// What a Gateway and its sets are told.
 pub(super) fn gateway(gateway: &Gateway<'_>) -> Vec<ObjectStatus> {
@@ -15,8 +15,6 @@ pub(super) fn gateway(gateway: &Gateway<'_>) -> Vec<ObjectStatus> {
     };
     let serving = gateway.listeners.iter().any(|it| it.serves().is_some());
     let programmed = match (&gateway.refused, &gateway.unplaced) {
-        // GEP-1651 asks for the same word here.
-        (Some(problem), _) if problem.reason == reason::UNSUPPORTED_ROUTABILITY => accepted.clone(),
         (Some(problem), _) => (false, reason::INVALID, problem.message.clone()),
         (None, Some(problem)) => (false, problem.reason, problem.message.clone()),
         (None, None) if !serving => (false, reason::INVALID, "no listener can be served".to_owned()),
@@ -35,6 +33,9 @@ pub(super) fn gateway(gateway: &Gateway<'_>) -> Vec<ObjectStatus> {
         condition(ConditionKind::Programmed, programmed, generation),
         condition(ConditionKind::ResolvedRefs, resolved(gateway), generation),
     ];
+    if let Some(assigned) = assigned(gateway) {
+        conditions.push(condition(ConditionKind::AddressesAssigned, assigned, generation));
+    }
     if gateway.insecure {
         let told = "clients are let in whose certificates do not hold".to_owned();
         conditions.push(condition(
@@ -43,7 +44,13 @@ pub(super) fn gateway(gateway: &Gateway<'_>) -> Vec<ObjectStatus> {
             generation,
         ));
     }
-    let addresses = gateway.addresses.iter().copied().flatten().collect();
+    let addresses = gateway.addresses.iter().copied().flatten();
+    let addresses = addresses
+        .map(|addr| GatewayAddress {
+            addr,
+            routability: gateway.routability.get(&addr).copied().unwrap_or_default(),
+        })
+        .collect();
     statuses.push(ObjectStatus {
         object: gateway.subject.id.clone(),
         status: Status::Gateway {
@@ -54,6 +61,17 @@ pub(super) fn gateway(gateway: &Gateway<'_>) -> Vec<ObjectStatus> {
         },
     });
     statuses
+}
+
+/// Whether it has every address that it asked for; `None`: nobody could look for any.
+fn assigned(gateway: &Gateway<'_>) -> Option<Told> {
+    let missing = gateway.unassigned.as_ref()?;
+    let message = || missing.join("; ");
+    Some(match (missing.is_empty(), gateway.addresses.is_empty()) {
+        (true, _) => (true, reason::ADDRESSES_ASSIGNED, String::new()),
+        (false, false) => (false, reason::PARTIALLY_ASSIGNED, message()),
+        (false, true) => (false, reason::NOT_ASSIGNED, message()),
+    })
 }
 
 /// What one set is told, and whether it is accepted.

@@ -267,7 +267,6 @@ fn fields(kind: Kind) -> Fields {
                 "spec.selector",
                 // Its effect is in the hints of EndpointSlices.
                 "spec.trafficDistribution",
-                "spec.clusterIP",
                 "spec.clusterIPs",
                 "spec.internalTrafficPolicy",
                 "spec.externalIPs",

@@ -56,6 +56,8 @@ pub struct ServiceSpec {
     #[serde(default)]
     pub ip_families: Vec<String>,
     pub ip_family_policy: Option<String>,
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
     pub external_traffic_policy: Option<String>,
     pub session_affinity: Option<String>,
     pub session_affinity_config: Option<SessionAffinityConfig>,

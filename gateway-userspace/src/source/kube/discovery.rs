@@ -42,6 +42,9 @@ pub async fn run(world: Arc<World>, client: Client) {
         match served(&client, &missing).await {
             Ok(found) => {
                 missing.retain(|kind| !found.contains_key(kind));
+                if found.contains_key(&Kind::Gateway) {
+                    world.has_routability(routability(&client).await);
+                }
                 for (kind, resource) in found {
                     begin(&world, &client, kind, resource);
                 }
@@ -95,13 +98,28 @@ async fn is_ready(client: &Client) -> bool {
 
 /// The version of the Gateway API that the definition of GatewayClass says it is of. Who may not read it does without.
 async fn api_version(client: &Client) -> Option<String> {
-    let name = "gatewayclasses.gateway.networking.k8s.io";
+    let definition = definition(client, "gatewayclasses.gateway.networking.k8s.io").await?;
+    let version = &definition["metadata"]["annotations"]["gateway.networking.k8s.io/bundle-version"];
+    version.as_str().map(str::to_owned)
+}
+
+/// Whether Gateways have a place for the routability of their addresses (experimental, v1.7). Who may not read it says
+/// nothing of it.
+async fn routability(client: &Client) -> bool {
+    let Some(definition) = definition(client, "gateways.gateway.networking.k8s.io").await else {
+        return false;
+    };
+    let place = "/schema/openAPIV3Schema/properties/status/properties/addresses/items/properties/routability";
+    let versions = definition["spec"]["versions"].as_array();
+    let v1 = versions.into_iter().flatten().find(|version| version["name"] == "v1");
+    v1.is_some_and(|version| version.pointer(place).is_some())
+}
+
+async fn definition(client: &Client, name: &str) -> Option<serde_json::Value> {
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     let request = Request::new(path).get(name, &GetParams::default()).ok()?;
     let answer = tokio::time::timeout(ANSWER_MAX, client.request::<serde_json::Value>(request)).await;
-    let definition = answer.ok()?.ok()?;
-    let version = &definition["metadata"]["annotations"]["gateway.networking.k8s.io/bundle-version"];
-    version.as_str().map(str::to_owned)
+    answer.ok()?.ok()
 }
 
 /// Of `kinds`, those that are served, each in the newest version that we know.

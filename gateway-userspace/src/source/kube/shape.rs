@@ -4,7 +4,7 @@
 //! not ours. A condition that says what it said keeps its time, so that nothing changes where nothing changed.
 
 use gateway_compiler::objects::{Kind, ObjectId};
-use gateway_compiler::status::{Condition, ListenerStatus, ParentName, ParentStatus, Status};
+use gateway_compiler::status::{Condition, GatewayAddress, ListenerStatus, ParentName, ParentStatus, Status};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 
@@ -26,6 +26,7 @@ const OURS: &[&str] = &[
     "PartiallyInvalid",
     "OverlappingTLSConfig",
     "InsecureFrontendValidationMode",
+    "AddressesAssigned",
     "SupportedVersion",
     "AttachedListenerSets",
     "Scheduled",
@@ -43,6 +44,9 @@ pub struct Hand<'h> {
     pub controller: &'h str,
     /// RFC 3339, in seconds.
     pub now: &'h str,
+    /// The definition of Gateway has a place for the routability of addresses; where it has none the API server takes
+    /// nothing that names one.
+    pub routability: bool,
 }
 
 /// The object's status with ours put in; `None` when it says all that already. Without `ours` our part is taken out.
@@ -66,7 +70,11 @@ pub fn merged(id: &ObjectId, ours: Option<&Status>, current: Option<&Value>, han
             attached_listener_sets,
         }) => {
             put_conditions(&mut after, conditions, hand);
-            put_list(&mut after, "addresses", addresses.iter().map(address).collect());
+            put_list(
+                &mut after,
+                "addresses",
+                addresses.iter().map(|one| address(one, hand)).collect(),
+            );
             put_listeners(&mut after, listeners, hand);
             // Older definitions have no such field; absent is none.
             if *attached_listener_sets > 0 || after.contains_key("attachedListenerSets") {
@@ -199,8 +207,12 @@ fn condition(new: &Condition, old: Option<&Value>, hand: Hand<'_>) -> Value {
     })
 }
 
-fn address(addr: &IpAddr) -> Value {
-    json!({"type": "IPAddress", "value": addr.to_string()})
+fn address(of: &GatewayAddress, hand: Hand<'_>) -> Value {
+    let mut address = json!({"type": "IPAddress", "value": of.addr.to_string()});
+    if hand.routability {
+        address["routability"] = json!(of.routability);
+    }
+    address
 }
 
 fn put_listeners(status: &mut Map<String, Value>, ours: &[ListenerStatus], hand: Hand<'_>) {

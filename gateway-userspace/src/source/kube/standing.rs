@@ -1,10 +1,11 @@
 //! What stands in the cluster for each Gateway: a Service without a selector and its EndpointSlices, so that a Gateway's
-//! addresses have a name and its `spec.infrastructure` has something to be on. The process that writes statuses writes
+//! addresses have a name and its `spec.infrastructure` has something to be on; and a Service for each address that is to
+//! be a ClusterIP. The process that writes statuses writes
 //! these too, by server-side apply: what is there already is not changed.
 
 use super::world::World;
 use super::{FIELD_OWNER, Verdict};
-use gateway_compiler::generated::GatewayService;
+use gateway_compiler::generated::{ClusterIp, GatewayService};
 use gateway_compiler::objects::ObjectId;
 use gateway_core::ir::Transport;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
@@ -46,11 +47,15 @@ pub async fn run(world: Arc<World>, client: Client, mut newest: latest::Receiver
     }
 }
 
+fn key(service: &GatewayService) -> (ObjectId, String) {
+    (service.gateway.clone(), service.name.clone())
+}
+
 struct Writer {
     world: Arc<World>,
     client: Client,
-    /// What was written, by Gateway.
-    stands: BTreeMap<ObjectId, GatewayService>,
+    /// What was written, by Gateway and name.
+    stands: BTreeMap<(ObjectId, String), GatewayService>,
     warned: bool,
 }
 
@@ -69,15 +74,15 @@ impl Writer {
         for service in gone {
             let removed = self.remove(&service).await;
             self.note(&service, removed);
-            self.stands.remove(&service.gateway);
+            self.stands.remove(&key(&service));
         }
         for service in wanted {
-            if self.stands.get(&service.gateway) == Some(service) {
+            if self.stands.get(&key(service)) == Some(service) {
                 continue;
             }
             let written = self.write(service).await;
             if matches!(written, Ok(true)) {
-                self.stands.insert(service.gateway.clone(), service.clone());
+                self.stands.insert(key(service), service.clone());
             }
             self.note(service, written.map(drop));
         }
@@ -119,7 +124,7 @@ impl Writer {
         let body = service_body(service, &uid);
         bounded(services.patch(&service.name, &parameters, &Patch::Apply(&body))).await?;
         let slices = self.api(&SLICE, service);
-        let before = self.stands.get(&service.gateway);
+        let before = self.stands.get(&key(service));
         for family in FAMILIES {
             let name = slice_name(service, family);
             if has(service, family) {
@@ -249,10 +254,19 @@ fn ports(service: &GatewayService) -> Vec<Value> {
 }
 
 fn service_body(service: &GatewayService, uid: &str) -> Value {
+    let mut spec = json!({"type": "ClusterIP", "ports": ports(service)});
+    match service.cluster_ip {
+        ClusterIp::Headless => spec["clusterIP"] = json!("None"),
+        // It has one from its first writing on.
+        ClusterIp::Any => {}
+        ClusterIp::This(addr) => {
+            spec["clusterIP"] = json!(addr.to_string());
+            spec["ipFamilies"] = json!([if addr.is_ipv4() { "IPv4" } else { "IPv6" }]);
+        }
+    }
     json!({
         "apiVersion": SERVICE.api_version, "kind": SERVICE.kind,
-        "metadata": metadata(service, &service.name, uid),
-        "spec": {"type": "ClusterIP", "clusterIP": "None", "ports": ports(service)},
+        "metadata": metadata(service, &service.name, uid), "spec": spec,
     })
 }
 
@@ -285,6 +299,7 @@ mod tests {
                 "192.0.2.1".parse().expect("an address"),
                 "2001:db8::1".parse().expect("an address"),
             ],
+            cluster_ip: ClusterIp::Headless,
         };
         let body = service_body(&service, "u-1");
         assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "u-1");
@@ -294,7 +309,23 @@ mod tests {
         ]);
         assert_eq!(
             body["spec"],
-            json!({"type": "ClusterIP", "clusterIP": "None", "ports": expected})
+            json!({"type": "ClusterIP", "clusterIP": "None", "ports": expected.clone()})
+        );
+        let of_cluster = |cluster_ip| {
+            let service = GatewayService {
+                cluster_ip,
+                ..service.clone()
+            };
+            service_body(&service, "u-1")["spec"].clone()
+        };
+        assert_eq!(
+            of_cluster(ClusterIp::Any),
+            json!({"type": "ClusterIP", "ports": expected})
+        );
+        let this = of_cluster(ClusterIp::This("10.96.0.9".parse().expect("an address")));
+        assert_eq!(
+            (&this["clusterIP"], &this["ipFamilies"]),
+            (&json!("10.96.0.9"), &json!(["IPv4"]))
         );
         let slice = slice_body(&service, "IPv6", "u-1");
         assert_eq!(

@@ -39,6 +39,8 @@ struct State {
     discovered: bool,
     /// Of the Gateway API, as its definitions say.
     api_version: Option<String>,
+    /// The definition of Gateway says where to write the routability of addresses.
+    routability: bool,
     waiting: BTreeMap<ObjectId, Change>,
     since: Option<Instant>,
     /// Objects whose status changed.
@@ -69,6 +71,15 @@ impl World {
         if !self.facts.complete() {
             state.awaited.insert((kind, namespace.map(ToOwned::to_owned)));
         }
+    }
+
+    /// What the definition of Gateway has a place for.
+    pub fn has_routability(&self, has: bool) {
+        self.state().routability = has;
+    }
+
+    pub fn routability(&self) -> bool {
+        self.state().routability
     }
 
     /// Every watch there is to be has been expected.

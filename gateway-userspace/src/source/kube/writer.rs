@@ -251,7 +251,11 @@ fn outcome(world: &World, id: &ObjectId, ours: Option<&Status>) -> Option<(Value
         return None;
     }
     let now = stamp::now();
-    let hand = Hand { controller, now: &now };
+    let hand = Hand {
+        controller,
+        now: &now,
+        routability: world.routability(),
+    };
     let current = Some(&current).filter(|current| current.is_object());
     merged(id, ours, current, hand).map(|status| (status, known.version))
 }
@@ -369,7 +373,7 @@ impl Bucket {
 mod tests {
     use super::*;
     use gateway_compiler::objects::Kind;
-    use gateway_compiler::status::ObjectStatus;
+    use gateway_compiler::status::{GatewayAddress, ObjectStatus};
 
     #[test]
     fn writes_come_at_a_rate_after_a_burst() {
@@ -392,7 +396,13 @@ mod tests {
                         object: ObjectId::new(Kind::HttpRoute, Some("n"), name),
                         status: Status::Gateway {
                             conditions: Vec::new(),
-                            addresses: vec!["::1".parse().expect("an address"); *parents],
+                            addresses: vec![
+                                GatewayAddress {
+                                    addr: "::1".parse().expect("an address"),
+                                    routability: "",
+                                };
+                                *parents
+                            ],
                             listeners: Vec::new(),
                             attached_listener_sets: 0,
                         },

@@ -6,6 +6,7 @@ use gateway_compiler::status::ConditionKind;
 const HAND: Hand<'static> = Hand {
     controller: "sluice.dev/gateway-controller",
     now: "2026-11-21T12:00:00Z",
+    routability: false,
 };
 const EARLIER: &str = "2020-01-01T00:00:00Z";
 
@@ -134,10 +135,12 @@ fn conditions_of_other_types_stay_and_ours_that_are_not_said_any_more_go() {
     });
     let ours = Status::Gateway {
         conditions: accepted(true, 1),
-        addresses: vec![
-            "192.0.2.1".parse().expect("an address"),
-            "2001:db8::1".parse().expect("an address"),
-        ],
+        addresses: [("192.0.2.1", "Cluster"), ("2001:db8::1", "")]
+            .map(|(addr, routability)| GatewayAddress {
+                addr: addr.parse().expect("an address"),
+                routability,
+            })
+            .into(),
         listeners: vec![ListenerStatus {
             name: "http".to_owned(),
             supported_kinds: vec!["HTTPRoute"],
@@ -158,6 +161,14 @@ fn conditions_of_other_types_stay_and_ours_that_are_not_said_any_more_go() {
     });
     assert_eq!(status, expected);
     assert_eq!(merged(&gateway, Some(&ours), Some(&status), HAND), None);
+    let newer = Hand {
+        routability: true,
+        ..HAND
+    };
+    let status = merged(&gateway, Some(&ours), Some(&status), newer).expect("it says more");
+    let expected = json!([{"type": "IPAddress", "value": "192.0.2.1", "routability": "Cluster"},
+        {"type": "IPAddress", "value": "2001:db8::1", "routability": ""}]);
+    assert_eq!(status["addresses"], expected);
 }
 
 #[test]
