@@ -1,5 +1,7 @@
 //! Manifests that others wrote: the Gateway API's own examples and the manifests of its conformance suite, where the Go
 //! modules of the suite are (`cargo xtask conformance` fetches them). None is refused for what it is.
+//!
+//! What was found in the manifests of other implementations, and with which witness: `docs/manifests.md`.
 
 use gateway_compiler::{Settings, Severity, Source, compile, parse};
 use std::path::{Path, PathBuf};

@@ -7,8 +7,9 @@
 use super::Mark;
 use std::collections::BTreeMap;
 
-/// What reading again may cost, in bytes read, over all documents of a text.
-pub(super) const AGAIN_BYTES_MAX: usize = 16 << 20;
+/// What reading again may cost, in bytes read, over all documents of a text: enough for a megabyte of CRDs, some of which
+/// have such a text at every second field.
+pub(super) const AGAIN_BYTES_MAX: usize = 64 << 20;
 /// What one reading costs at least.
 const ONCE_BYTES_MIN: usize = 256;
 
@@ -128,7 +129,7 @@ fn closes(quote: char, line: impl Iterator<Item = (usize, char)>) -> Option<usiz
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Mark, Node, documents};
+    use super::super::{Mark, Node, documents, load};
 
     fn one(text: &str) -> Node {
         documents(text).remove(0).expect("a document that API servers take")
@@ -167,9 +168,15 @@ mod tests {
 
     #[test]
     fn reading_again_ends() {
-        let line = format!("{}\n]", "[\n".repeat(40_000));
-        let text = format!("a: {line}\n---\nb: {{\n{}}}\n", "\"c\"\n,\n".repeat(20_000));
-        let begun = documents(&text);
-        assert_eq!(begun.len(), 2);
+        let flows = format!("a: {}\n]", "[\n".repeat(60));
+        let texts = format!("a:\n{}", "  b: \"x\n y\"\n".repeat(1_000));
+        for text in [flows, texts] {
+            let mut budget = 1 << 20;
+            let _ = load::document(&text, 0, &mut budget);
+            assert!(
+                load::document(&text, 0, &mut 0).is_err() && budget < 1 << 20,
+                "{budget}"
+            );
+        }
     }
 }
