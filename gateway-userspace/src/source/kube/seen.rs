@@ -47,6 +47,8 @@ pub struct Known {
     pub version: Box<str>,
     /// `metadata.uid` of a Gateway, which other objects may belong to.
     pub uid: Option<Box<str>>,
+    /// A Service of type LoadBalancer: the only one that may have addresses in its status.
+    pub balancer: bool,
     /// JSON; `None` for kinds whose status is not ours.
     pub status: Option<Box<str>>,
 }
@@ -84,7 +86,9 @@ impl Sight {
         let object = serde_json::to_value(&object).ok()?;
         let mut hasher = DefaultHasher::new();
         hash(&object, &mut hasher);
+        let balancer = kind == Kind::Service && object["spec"]["type"] == "LoadBalancer";
         let known = Known {
+            balancer,
             hash: hasher.finish(),
             version,
             uid: uid.map(Into::into),
@@ -326,6 +330,18 @@ mod tests {
         assert!(seen.remove(&gone[0]) && !seen.remove(&gone[0]));
         assert_eq!(seen.count(Kind::Service), 2);
         assert_eq!(seen.missing(Kind::Secret, None, &listed), []);
+    }
+
+    #[test]
+    fn a_service_of_another_type_may_have_no_addresses() {
+        let may = |kind: Kind, spec: Value| {
+            sight(kind, json!({"metadata": {"name": "s"}, "spec": spec}))
+                .known
+                .balancer
+        };
+        assert!(may(Kind::Service, json!({"type": "LoadBalancer"})));
+        assert!(!may(Kind::Service, json!({"type": "ClusterIP"})) && !may(Kind::Service, json!({})));
+        assert!(!may(Kind::Gateway, json!({"type": "LoadBalancer"})));
     }
 
     #[test]

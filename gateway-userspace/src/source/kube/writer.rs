@@ -11,7 +11,7 @@ use super::stamp;
 use super::world::World;
 use super::{FIELD_OWNER, Verdict};
 use crate::telemetry::cluster::WriteFailure;
-use gateway_compiler::objects::ObjectId;
+use gateway_compiler::objects::{Kind, ObjectId};
 use gateway_compiler::status::Status;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -244,6 +244,8 @@ fn differing(before: &Verdict, after: &Verdict) -> Vec<ObjectId> {
 /// What the object's status has to become, and on top of which version; `None` when there is nothing to say.
 fn outcome(world: &World, id: &ObjectId, ours: Option<&Status>) -> Option<(Value, Box<str>)> {
     let known = world.known(id)?;
+    // A verdict may be older than the Service's type.
+    let ours = ours.filter(|_| id.kind != Kind::Service || known.balancer);
     let text = known.status.as_deref()?;
     let controller = world.options.controller.as_str();
     let current: Value = serde_json::from_str(text).ok()?;
