@@ -100,7 +100,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "a Service's load balancer keeps strangers out, clients with their endpoint and nodes to their own",
-        datapaths: &["off", "tcx", "xdp"],
+        datapaths: &["off", "tcx"],
         run: balancer::services,
     },
     Row {
