@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// What the gateway's memory may grow by between the first mutants and the last.
+/// What the gateway's memory may grow by beyond what the largest mutant took.
 const GROWN_KIB_MAX: u64 = 48 << 10;
 /// One of the first, so that what it takes is no growth afterwards.
 const LARGE_AT: usize = 8;
@@ -52,7 +52,7 @@ pub fn mutants(datapath: &str) -> Result<()> {
     let (first, last) = told?;
     let served = served.ok().context("the witness panicked")??;
     println!(
-        "     {datapath}: {} mutants, each told; {served} requests meanwhile, none failed; memory {first} KiB, then {last} KiB",
+        "     {datapath}: {} mutants, each told; {served} requests meanwhile, none failed; memory at most {first} KiB, then {last} KiB",
         mutants.len()
     );
     ensure!(last <= first + GROWN_KIB_MAX, "memory grew from {first} to {last} KiB");
@@ -72,7 +72,8 @@ fn name(number: usize) -> String {
     format!("m{number:03}.yaml")
 }
 
-/// One after the other; resident memory after the first few and after all, in KiB.
+/// One after the other; the most memory until the first few are over, the large one among them, and what is resident after
+/// all, in KiB.
 fn throw(gateway: &Gateway, folder: &Path, mutants: &[Mutant]) -> Result<(u64, u64)> {
     let (mut first, mut untold) = (0, Vec::new());
     for (number, mutant) in mutants.iter().enumerate() {
@@ -93,11 +94,11 @@ fn throw(gateway: &Gateway, folder: &Path, mutants: &[Mutant]) -> Result<(u64, u
         }
         ensure!(untold.len() < 4, "{}\n{}", untold.join("\n"), log_tail());
         if number == 2 * LARGE_AT {
-            first = resident(gateway.pid())?;
+            first = memory(gateway.pid(), "VmHWM:")?;
         }
     }
     ensure!(untold.is_empty(), "{}\n{}", untold.join("\n"), log_tail());
-    Ok((first, resident(gateway.pid())?))
+    Ok((first, memory(gateway.pid(), "VmRSS:")?))
 }
 
 fn short(text: &str) -> &str {
@@ -130,10 +131,10 @@ fn load(body: &Path, target: &str) -> Result<u64> {
 }
 
 /// KiB.
-fn resident(pid: u32) -> Result<u64> {
+fn memory(pid: u32, field: &str) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Ok(line.context("VmRSS")?.trim().trim_end_matches(" kB").parse()?)
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    Ok(line.context("memory")?.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn all() -> Result<Vec<Mutant>> {
