@@ -5,9 +5,9 @@
 
 use crate::ids::{EndpointId, ListenerId, RuleId, ServiceId};
 use crate::ir::{
-    BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Exposure, Filter, HostPattern,
-    HttpRule, ListenerName, ListenerTls, Readiness, Recognise, Retry, Revision, RouteKind, RuleName, ServiceName,
-    Session, Termination, Timeouts, UpstreamProtocol,
+    AuthSpeaks, BackendTls, BalancePolicy, Bind, Certificate, CertificateName, EndpointName, Exposure, Filter,
+    HostPattern, HttpRule, ListenerName, ListenerTls, Readiness, Recognise, Retry, Revision, RouteKind, RuleName,
+    ServiceName, Session, Termination, Timeouts, UpstreamProtocol,
 };
 use crate::route::{HostIndex, HostTable};
 use std::collections::{BTreeMap, HashMap};
@@ -257,9 +257,8 @@ pub struct MirrorPlan {
 pub struct AuthPlan {
     pub to: DestinationTo,
     pub protocol: UpstreamProtocol,
-    pub prefix: String,
-    pub shown: Vec<String>,
-    pub taken: Vec<String>,
+    pub speaks: AuthSpeaks,
+    pub body_bytes_max: usize,
 }
 
 /// A share of a rule's traffic.

@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authorization;
 pub mod engine;
+pub mod ext_authz;
 pub mod flood;
 pub mod grpc;
 pub mod grpc_web;

@@ -2,6 +2,7 @@
 
 pub mod grpc;
 
+use crate::authorization::Unanswered;
 use crate::flood::Flood;
 use crate::retry::{NotRetried, Retried};
 use gateway_core::fault::Fault;
@@ -44,6 +45,8 @@ pub struct Metrics {
     pub auth_allowed_total: u64,
     pub auth_denied_total: u64,
     pub auth_failed_total: u64,
+    /// Those that were not, by `Unanswered as usize`.
+    pub auth_unanswered: [u64; Unanswered::ALL.len()],
     /// Connections ended, by `Flood as usize`.
     pub floods: [u64; Flood::ALL.len()],
     /// Connections ended because a PING was not answered.

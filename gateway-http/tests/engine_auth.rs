@@ -18,7 +18,7 @@ mod text;
 use bytes::Bytes;
 use config::{Config, endpoint_addr};
 use gateway_core::fault::Fault;
-use gateway_core::ir::{Destination, ExternalAuth, Filter, Mirror, Retry, ServiceName, UpstreamProtocol};
+use gateway_core::ir::{AuthSpeaks, Destination, ExternalAuth, Filter, Mirror, Retry, ServiceName, UpstreamProtocol};
 use gateway_http::limits::Limits;
 use h2::Reason;
 use http::{Request, Response};
@@ -39,9 +39,12 @@ fn guarded() -> Config {
     config.rule.filters.push(Filter::ExternalAuth(ExternalAuth {
         to: Destination::Service(ServiceName::from("default/shadow:50051")),
         protocol: UpstreamProtocol::H2c,
-        prefix: "/check".to_owned(),
-        shown: vec!["x-shown".to_owned()],
-        taken: vec!["x-user".to_owned()],
+        speaks: AuthSpeaks::Http {
+            prefix: "/check".to_owned(),
+            shown: vec!["x-shown".to_owned()],
+            taken: vec!["x-user".to_owned()],
+        },
+        body_bytes_max: 0,
     }));
     config
 }
@@ -52,6 +55,13 @@ fn auth_of(config: &mut Config) -> &mut ExternalAuth {
         _ => None,
     });
     found.unwrap()
+}
+
+fn taken_of(config: &mut Config) -> &mut Vec<String> {
+    let AuthSpeaks::Http { taken, .. } = &mut auth_of(config).speaks else {
+        panic!("these ask over HTTP");
+    };
+    taken
 }
 
 fn http1(mut config: Config) -> Config {
@@ -323,7 +333,7 @@ async fn the_question_shows_what_it_may_and_the_request_carries_the_answer() {
 async fn a_named_field_is_the_services_alone_and_unnamed_ones_are_all_taken() {
     // It says nothing of x-user; it was shown x-shown, so that stays.
     let mut config = guarded();
-    auth_of(&mut config).taken.push("x-shown".to_owned());
+    taken_of(&mut config).push("x-shown".to_owned());
     let rig = start(&config);
     let _seen = counted(&rig, 1).await;
     let _auth = endpoint(&rig, AUTH, |(_, mut respond): Incoming| async move {
@@ -337,7 +347,7 @@ async fn a_named_field_is_the_services_alone_and_unnamed_ones_are_all_taken() {
     assert_eq!(head["echo-x-shown"], "1");
 
     let mut config = guarded();
-    auth_of(&mut config).taken.clear();
+    taken_of(&mut config).clear();
     let rig = start(&config);
     let _seen = counted(&rig, 1).await;
     let _auth = endpoint(&rig, AUTH, |(_, mut respond): Incoming| async move {

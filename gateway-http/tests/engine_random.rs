@@ -7,7 +7,7 @@ mod config;
 
 use config::{Config, endpoint_addr};
 use gateway_core::ids::ListenerId;
-use gateway_core::ir::{Destination, ExternalAuth, Filter, Retry, ServiceName, UpstreamProtocol};
+use gateway_core::ir::{AuthSpeaks, Destination, ExternalAuth, Filter, Retry, ServiceName, UpstreamProtocol};
 use gateway_core::lower::Ids;
 use gateway_core::time::Moment;
 use gateway_http::engine::{Accepted, Action, ConnId, DownstreamProtocol, Engine, EngineConfig, RESTORE_MAX};
@@ -73,12 +73,19 @@ fn retry(config: &mut Config, random: &mut Random) {
 fn guard(config: &mut Config, random: &mut Random) {
     if random.one_in(4) {
         config.shadows = vec![endpoint_addr(1 + random.below(8) as u8)];
+        let speaks = match random.one_in(4) {
+            true => AuthSpeaks::Grpc { shown: Vec::new() },
+            false => AuthSpeaks::Http {
+                prefix: "/check".to_owned(),
+                shown: Vec::new(),
+                taken: Vec::new(),
+            },
+        };
         config.rule.filters.push(Filter::ExternalAuth(ExternalAuth {
             to: Destination::Service(ServiceName::from("default/shadow:50051")),
             protocol: [UpstreamProtocol::Http1, UpstreamProtocol::H2c][random.below(2) as usize],
-            prefix: "/check".to_owned(),
-            shown: Vec::new(),
-            taken: Vec::new(),
+            speaks,
+            body_bytes_max: [0, 1000, 400_000][random.below(3) as usize],
         }));
     }
 }

@@ -6,9 +6,9 @@ use gateway_compiler::generated::ClusterIp;
 use gateway_compiler::status::{ListenerStatus, ParentStatus, Status};
 use gateway_compiler::{Compiled, ObjectStatus};
 use gateway_core::ir::{
-    Bind, Certificate, Cors, Destination, Endpoint, Exposure, ExternalAuth, FieldEdits, Filter, HttpDestination,
-    HttpMatch, HttpRule, HttpRules, HttpScope, Ir, Listener, ListenerTls, Mirror, Plane, Redirect, Rewrite, Service,
-    StreamRule, StreamRules, Termination, Timeouts, TlsTerms, VirtualHost, Weighted,
+    AuthSpeaks, Bind, Certificate, Cors, Destination, Endpoint, Exposure, ExternalAuth, FieldEdits, Filter,
+    HttpDestination, HttpMatch, HttpRule, HttpRules, HttpScope, Ir, Listener, ListenerTls, Mirror, Plane, Redirect,
+    Rewrite, Service, StreamRule, StreamRules, Termination, Timeouts, TlsTerms, VirtualHost, Weighted,
 };
 use std::fmt::Write as _;
 
@@ -334,12 +334,20 @@ fn filter(filter: &Filter) -> String {
         Filter::ExternalAuth(ExternalAuth {
             to,
             protocol,
-            prefix,
-            shown,
-            taken,
-        }) => format!(
-            "ask {} first over {protocol:?} at {prefix:?}, showing {shown:?}, taking {taken:?}",
-            destination(to)
-        ),
+            speaks,
+            body_bytes_max,
+        }) => {
+            let how = match speaks {
+                AuthSpeaks::Http { prefix, shown, taken } => {
+                    format!("at {prefix:?}, showing {shown:?}, taking {taken:?}")
+                }
+                AuthSpeaks::Grpc { shown } => format!("by a call, showing {shown:?}"),
+            };
+            let body = match body_bytes_max {
+                0 => String::new(),
+                max => format!(", and bodies of {max}"),
+            };
+            format!("ask {} first over {protocol:?} {how}{body}", destination(to))
+        }
     }
 }

@@ -264,18 +264,34 @@ pub enum Filter {
     ExternalAuth(ExternalAuth),
 }
 
-/// Gateway API HTTPExternalAuthFilter with protocol HTTP: a service is asked first with the request's own method and
-/// fields. A 200 lets the request pass, another answer is the client's, and no answer is a refusal.
+/// Gateway API HTTPExternalAuthFilter: a service is asked first. What it allows passes, what it refuses is answered as it
+/// says, and no answer is a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalAuth {
     pub to: Destination,
     pub protocol: UpstreamProtocol,
-    /// Stands before the request's path in the question: empty, or `/` and more without a slash at its end.
-    pub prefix: String,
-    /// Request fields the service is shown besides those of every question; lower case.
-    pub shown: Vec<String>,
-    /// Fields of its answer that are set in the request; lower case. Empty: all but those about the answer itself.
-    pub taken: Vec<String>,
+    pub speaks: AuthSpeaks,
+    /// Octets of a request's body that the service is shown; a longer body is refused. 0: it is shown none.
+    pub body_bytes_max: u32,
+}
+
+/// How an authorization service is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthSpeaks {
+    /// With the request's own method and fields. A 200 lets it pass, another answer is the client's.
+    Http {
+        /// Stands before the request's path in the question: empty, or `/` and more without a slash at its end.
+        prefix: String,
+        /// Request fields the service is shown besides those of every question; lower case.
+        shown: Vec<String>,
+        /// Fields of its answer that are set in the request; lower case. Empty: all but those about the answer itself.
+        taken: Vec<String>,
+    },
+    /// With a call of `envoy.service.auth.v3.Authorization/Check`.
+    Grpc {
+        /// Request fields the service is shown; lower case. Empty: all of them.
+        shown: Vec<String>,
+    },
 }
 
 /// Gateway API HTTPCORSFilter. In `methods` and `headers` the word `*` is whatever a preflight asks for.

@@ -276,9 +276,8 @@ fn auth(filters: &[Filter], ids: &Ids) -> Option<AuthPlan> {
         Filter::ExternalAuth(auth) => Some(AuthPlan {
             to: destination_to(&auth.to, ids),
             protocol: auth.protocol,
-            prefix: auth.prefix.clone(),
-            shown: auth.shown.clone(),
-            taken: auth.taken.clone(),
+            speaks: auth.speaks.clone(),
+            body_bytes_max: auth.body_bytes_max as usize,
         }),
         Filter::RequestHeaders(_)
         | Filter::ResponseHeaders(_)

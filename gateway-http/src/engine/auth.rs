@@ -1,28 +1,39 @@
 //! External authorization: a service is asked whether a request may pass, before it goes anywhere.
 //!
 //! The question is a stream of its own without a downstream leg, as a mirror is; meanwhile the request waits as for a
-//! connect, its body held back by its own windows.
+//! connect, its body held back by its own windows. Over HTTP it is composed and understood by `auth/fields.rs`, as a gRPC
+//! call by `auth/call.rs`; a body that goes with it is gathered first, by `auth/gather.rs`.
 //!
 //! # Laws
-//! * A guarded stream gets no upstream leg: [`Engine::dispatch`] asks instead. Only an answer of 200 takes the guard away.
+//! * A guarded stream gets no upstream leg: [`Engine::dispatch`] asks instead. Only an answer that allows it takes the
+//!   guard away.
 //! * A question that ends in any other way refuses its request, whatever ended it ([`Engine::end_question`]).
 //! * A request that is over, or was answered here, withdraws its question; an answer that comes too late does nothing.
 //! * At most [`QUESTIONS_MAX`] questions of a worker, `limits.auth_timeout` and two attempts for each, and
-//!   [`ANSWER_BYTES_MAX`] of a refusal's body.
+//!   [`ANSWER_BYTES_MAX`] of a refusal's body. Bodies that are gathered, and their copies in questions, share
+//!   `limits.held_bytes_max` with what waits for slow readers.
 
+mod call;
+mod fields;
+mod gather;
+
+use self::call::Call;
+use self::fields::{Asked, Decimal, compose, take_fields};
+pub use self::gather::Vetting;
 use super::Engine;
 use super::connection::Connection;
 use super::edit::framing;
 use super::stream::{DOWN, StreamKey, UP};
 use super::timer::Timed;
+use crate::authorization::Unanswered;
 use crate::h2::frame::ErrorCode;
 use crate::head::facts::Method;
 use crate::head::{FieldList, Token};
-use gateway_core::decide::{Decide, Forward};
+use gateway_core::decide::{Decide, Forward, MirrorTo};
 use gateway_core::fault::Fault;
 use gateway_core::ids::{EndpointId, RuleId};
-use gateway_core::snapshot::AuthPlan;
-use std::io::Write;
+use gateway_core::ir::AuthSpeaks;
+use gateway_core::snapshot::{AuthPlan, DestinationTo};
 
 /// Questions of a worker under way at once; more requests are refused.
 const QUESTIONS_MAX: usize = 4096;
@@ -39,7 +50,12 @@ pub struct Question {
     /// A refusal: its head, its status, and what came of its body.
     refusal: Option<FieldList>,
     status: u16,
+    /// Of a refusal over HTTP its body; of a call all of the answer's.
     body: Vec<u8>,
+    /// It is a gRPC call.
+    call: bool,
+    /// What ended it without an answer, if it is known before it ends.
+    why: Option<Unanswered>,
 }
 
 impl Engine {
@@ -47,11 +63,11 @@ impl Engine {
     #[cold]
     pub(super) fn ask(&mut self, c: &mut Connection, of: u32) {
         let stream = &self.streams[of];
-        if stream.asks.is_some() {
+        if stream.asks.is_some() || stream.is_gathering() {
             return;
         }
         let (Some(rule), Some(revision)) = (stream.asking(), stream.revision) else {
-            return self.refuse(c, of);
+            return self.refuse(c, of, Unanswered::NoRoom);
         };
         let snapshot = self.revisions.get(revision);
         let to = Decide {
@@ -60,18 +76,32 @@ impl Engine {
         }
         .authorizer(rule, &[], self.now);
         let to = match to {
-            Ok(to) if self.questions_live < QUESTIONS_MAX => to,
+            Ok(to) => to,
             Err(Fault::Broken) => return self.fail(c, of, Fault::Broken),
-            Ok(_) | Err(_) => return self.refuse(c, of),
+            Err(_) => return self.refuse(c, of, Unanswered::Unreachable),
         };
+        let Some(auth) = snapshot.rule(rule).and_then(|rule| rule.auth.as_ref()) else {
+            return self.fail(c, of, Fault::Broken);
+        };
+        let (call, max) = (matches!(auth.speaks, AuthSpeaks::Grpc { .. }), auth.body_bytes_max);
+        if stream.shows(max) && !self.has_body(c, of, max) {
+            return;
+        }
+        if self.questions_live >= QUESTIONS_MAX {
+            return self.refuse(c, of, Unanswered::NoRoom);
+        }
         let mut head = self.lists.take();
-        let auth = snapshot.rule(rule).and_then(|rule| rule.auth.as_ref());
-        let Some(method) = auth.and_then(|auth| compose(auth, &stream.head, stream.method, to.tls, &mut head)) else {
+        let mut body = Vec::new();
+        self.pool.arm(&mut body);
+        let composed = self.question(c, of, &to, &mut head, &mut body);
+        let Some(method) = composed.filter(|_| self.has_room(body.len())) else {
             self.lists.put(&mut head);
-            return self.refuse(c, of);
+            self.pool.put(&mut body);
+            let why = composed.map_or(Unanswered::Unasked, |_| Unanswered::NoRoom);
+            return self.refuse(c, of, why);
         };
         let of = self.streams.key(of);
-        let facts = stream.facts;
+        let facts = self.streams[of.index].facts;
         let index = self.streams.open();
         self.streams[of.index].asks = Some(self.streams.key(index));
         self.questions_live += 1;
@@ -84,6 +114,8 @@ impl Engine {
             refusal: None,
             status: 0,
             body: Vec::new(),
+            call,
+            why: None,
         }));
         stream.head = head;
         stream.method = method;
@@ -106,11 +138,19 @@ impl Engine {
         stream.deadline = Some(deadline);
         stream.timer = self.timers.set(deadline, Timed::Stream(index));
         stream.revision = Some(self.revisions.share(revision));
-        let down = &mut stream.legs[DOWN];
+        let [down, up] = &mut stream.legs;
         down.received_head = true;
         down.received_end = true;
         down.sent_head = true;
         down.sent_end = true;
+        if body.is_empty() {
+            self.pool.put(&mut body);
+        } else {
+            let len = body.len();
+            up.pending = body;
+            up.pending_end = true;
+            self.keep_gathered(index, len);
+        }
         self.dispatch(c, index);
     }
 
@@ -132,9 +172,54 @@ impl Engine {
         self.ask(c, of);
     }
 
+    /// Makes the head and the body of a question; `None`: there is no such question, as over HTTP about a CONNECT.
+    fn question(
+        &mut self,
+        c: &mut Connection,
+        of: u32,
+        to: &MirrorTo,
+        head: &mut FieldList,
+        body: &mut Vec<u8>,
+    ) -> Option<Method> {
+        let client = self.client_of(c, of)?;
+        let stream = &self.streams[of];
+        let snapshot = self.revisions.get(stream.revision?);
+        let auth = snapshot.rule(stream.asking()?)?.auth.as_ref()?;
+        let shown_body = stream.shown_body(auth.body_bytes_max);
+        match &auth.speaks {
+            AuthSpeaks::Http { prefix, shown, .. } => {
+                body.extend_from_slice(shown_body);
+                let asked = Asked {
+                    prefix,
+                    shown,
+                    body,
+                    tls: to.tls,
+                };
+                compose(&asked, &stream.head, stream.method, head)
+            }
+            AuthSpeaks::Grpc { shown } => {
+                let service = match auth.to {
+                    DestinationTo::Service(id) => snapshot.service(id)?.name.as_str(),
+                    DestinationTo::Fail { .. } => return None,
+                };
+                let call = Call {
+                    client,
+                    service,
+                    shown,
+                    tls: to.tls,
+                    came_s: self.balancers.unix_s(stream.started),
+                    timeout: self.limits.auth_timeout,
+                    body: shown_body,
+                };
+                call::compose(&call, stream, head, body)
+            }
+        }
+    }
+
     /// Nobody says that the request may pass.
-    fn refuse(&mut self, c: &mut Connection, of: u32) {
+    fn refuse(&mut self, c: &mut Connection, of: u32, why: Unanswered) {
         self.metrics.auth_failed_total += 1;
+        self.metrics.auth_unanswered[why as usize] += 1;
         self.fail(c, of, Fault::AuthFailed);
     }
 
@@ -147,8 +232,25 @@ impl Engine {
         status: u16,
         end: bool,
     ) {
+        if self.streams[index]
+            .question
+            .as_ref()
+            .is_some_and(|question| question.call)
+        {
+            return self.on_call_head(c, index, fields, status, end);
+        }
         if status == 200 {
-            return self.let_pass(c, index, fields);
+            let passes = self.let_pass(c, index, |auth, head| match &auth.speaks {
+                AuthSpeaks::Http { shown, taken, .. } => {
+                    take_fields(shown, taken, fields, head);
+                    true
+                }
+                AuthSpeaks::Grpc { .. } => false,
+            });
+            if let Some(of) = passes {
+                self.pass_on(c, of);
+            }
+            return;
         }
         let mut kept = self.lists.take();
         std::mem::swap(&mut kept, fields);
@@ -166,6 +268,9 @@ impl Engine {
         let Some(question) = &mut self.streams[index].question else {
             return;
         };
+        if question.call {
+            return self.on_call_body(c, index, bytes, end);
+        }
         // A 200's body is nobody's: it only ends before the connection is used again.
         if question.refusal.is_none() {
             return;
@@ -187,27 +292,36 @@ impl Engine {
         Some(of.index)
     }
 
-    /// The answer was 200: the request goes on, with what the service said of it.
-    fn let_pass(&mut self, c: &mut Connection, index: u32, answer: &FieldList) {
+    /// The request goes on, with what the service said of it: `edit` changes its head, and says whether that can be done.
+    fn let_pass(
+        &mut self,
+        c: &mut Connection,
+        index: u32,
+        edit: impl FnOnce(&AuthPlan, &mut FieldList) -> bool,
+    ) -> Option<u32> {
         let key = self.streams.key(index);
-        let Some(of) = self.streams[index].question.as_ref().map(|question| question.of) else {
-            return;
-        };
-        let Some(of) = self.take_asker(key, of) else { return };
+        let of = self.streams[index].question.as_ref().map(|question| question.of)?;
+        let of = self.take_asker(key, of)?;
         let stream = &mut self.streams[of];
         let rule = stream
             .asking()
             .zip(stream.revision)
             .and_then(|(rule, revision)| self.revisions.get(revision).rule(rule));
-        let Some(auth) = rule.and_then(|rule| rule.auth.as_ref()) else {
-            return self.refuse(c, of);
-        };
-        take_fields(auth, answer, &mut stream.head);
-        if stream.head.is_too_large() || stream.legs[DOWN].sent_head {
-            return self.refuse(c, of);
+        let edited = rule
+            .and_then(|rule| rule.auth.as_ref())
+            .is_some_and(|auth| edit(auth, &mut stream.head));
+        if !edited || stream.head.is_too_large() || stream.legs[DOWN].sent_head {
+            self.refuse(c, of, Unanswered::Malformed);
+            return None;
         }
         stream.guarded = false;
         self.metrics.auth_allowed_total += 1;
+        Some(of)
+    }
+
+    /// It goes upstream, or to whom else there is to ask.
+    fn pass_on(&mut self, c: &mut Connection, of: u32) {
+        let stream = &mut self.streams[of];
         if stream.guard.take().is_some() {
             stream.passed = stream.passed.saturating_add(1);
             let listener = stream.facts.listener;
@@ -215,6 +329,7 @@ impl Engine {
             let decision = self.decide(of, listener, None);
             return self.carry_out(c, of, decision);
         }
+        let stream = &self.streams[of];
         if stream.mirrored && stream.tunnel.is_none() {
             self.open_mirrors(c, of);
         }
@@ -264,12 +379,7 @@ impl Engine {
             }
         }
         if !matches!(status, 204 | 304) {
-            let mut digits = [0; 20];
-            let mut left = &mut digits[..];
-            // Twenty bytes hold any length.
-            let _ = write!(left, "{len}");
-            let unused = left.len();
-            fields.push_known(Token::CONTENT_LENGTH, &digits[..digits.len() - unused]);
+            fields.push_known(Token::CONTENT_LENGTH, Decimal::new(len).as_bytes());
         }
         fields
     }
@@ -279,11 +389,15 @@ impl Engine {
         self.leave_upstream(c, index, ErrorCode::Cancel);
         let another = self.another_authorizer(index, fault);
         let stream = &mut self.streams[index];
+        if let Some(question) = &mut stream.question {
+            question.why = question.why.or(Some(Unanswered::of(fault)));
+        }
         let (Some(endpoint), Some(question), Some(forward)) = (another, &mut stream.question, &mut stream.forward)
         else {
             return self.end_stream(c, index, ErrorCode::Cancel);
         };
         question.again = true;
+        question.why = None;
         forward.endpoint = endpoint;
         self.rewind(index);
         self.dispatch(c, index);
@@ -294,7 +408,13 @@ impl Engine {
         let stream = &self.streams[index];
         let (question, forward, revision) = (stream.question.as_ref()?, stream.forward?, stream.revision?);
         let answered = stream.legs[UP].received_head;
-        if answered || question.again || !fault.provably_unprocessed() || !self.streams.is_live(question.of) {
+        // What went to the first one and was not kept cannot go to another.
+        if answered
+            || question.again
+            || !stream.replayable
+            || !fault.provably_unprocessed()
+            || !self.streams.is_live(question.of)
+        {
             return None;
         }
         let asker = &self.streams[question.of.index];
@@ -319,7 +439,7 @@ impl Engine {
             self.lists.put(refusal);
         }
         if let Some(of) = self.take_asker(key, question.of) {
-            self.refuse(c, of);
+            self.refuse(c, of, question.why.unwrap_or(Unanswered::BrokenOff));
         }
     }
 
@@ -338,75 +458,4 @@ impl Engine {
             self.withdraw(c, key);
         }
     }
-}
-
-/// Makes the head of a question about a request; `None`: there is no such question, as about a CONNECT.
-fn compose(auth: &AuthPlan, of: &FieldList, method: Method, tls: bool, head: &mut FieldList) -> Option<Method> {
-    // What asks for a WebSocket with CONNECT is GET in HTTP/1.1 (RFC 8441 5).
-    let websocket = method == Method::Connect && of.get(Token::PROTOCOL).is_some();
-    let (name, method): (&[u8], _) = match method {
-        Method::Connect if !websocket => return None,
-        Method::Connect => (b"GET", Method::Get),
-        method => (of.get(Token::METHOD)?, method),
-    };
-    let target = of.get(Token::PATH)?;
-    let target = if auth.prefix.is_empty() || target.starts_with(b"/") {
-        target
-    } else {
-        b"/"
-    };
-    head.push_known(Token::METHOD, name);
-    head.push_known(Token::SCHEME, if tls { b"https" } else { b"http" });
-    head.push_known(Token::AUTHORITY, of.get(Token::AUTHORITY)?);
-    head.push_parts(Token::PATH, &[auth.prefix.as_bytes(), target]);
-    for field in of.fields() {
-        let name = of.name(field);
-        if is_shown(auth, name) && !framing(name) && !name.starts_with(b":") {
-            head.push_copy(field, of.name_value(field));
-        }
-    }
-    head.push_known(Token::CONTENT_LENGTH, b"0");
-    (!head.is_too_large()).then_some(method)
-}
-
-fn is_shown(auth: &AuthPlan, name: &[u8]) -> bool {
-    name == b"authorization" || auth.shown.iter().any(|shown| shown.as_bytes() == name)
-}
-
-/// Fields that describe the answer that carries them, or are never for a service to say.
-fn is_about_answer(name: &[u8]) -> bool {
-    name.starts_with(b":")
-        || framing(name)
-        || name.starts_with(b"content-")
-        || matches!(name, b"host" | b"date" | b"server" | b"trailer")
-}
-
-/// Sets in a request what the service said of it. What only the service may say, and the client forged, does not stay:
-/// a named field that the service was not shown is removed even if it says nothing about it.
-fn take_fields(auth: &AuthPlan, answer: &FieldList, request: &mut FieldList) {
-    let named = |name: &[u8]| auth.taken.iter().any(|taken| taken.as_bytes() == name);
-    let takes = |name: &[u8]| match auth.taken.is_empty() {
-        true => !is_about_answer(name),
-        false => named(name) && !framing(name) && !name.starts_with(b":"),
-    };
-    let said = |name: &[u8]| takes(name) && answer.position(name).is_some();
-    // CGI and its heirs cannot tell an underscore from a hyphen.
-    let forged = |name: &[u8]| {
-        auth.taken
-            .iter()
-            .map(String::as_bytes)
-            .any(|taken| is_twin(name, taken) && (name != taken || !is_shown(auth, taken)))
-    };
-    request.retain(|_, name, _| name.starts_with(b":") || !(said(name) || forged(name)));
-    for (name, value) in answer.iter() {
-        if takes(name) {
-            request.push(name, value);
-        }
-    }
-}
-
-/// Whether a name is another one but for underscores in the place of hyphens.
-fn is_twin(name: &[u8], of: &[u8]) -> bool {
-    let same = |(a, b): (&u8, &u8)| a == b || (*a == b'_' && *b == b'-');
-    name.len() == of.len() && name.iter().zip(of).all(same)
 }

@@ -109,6 +109,9 @@ impl Engine {
             }
             self.turn.settle_http1(origin, &self.limits);
         }
+        if again > 0 {
+            self.free_gathered(index, usize::MAX);
+        }
     }
 
     /// Ends a response that began with the fault's gRPC status; `false` when its connection cannot carry trailers.

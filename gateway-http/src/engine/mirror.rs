@@ -53,6 +53,10 @@ impl Engine {
     }
 
     fn open_mirror(&mut self, c: &mut Connection, of: u32, to: MirrorTo) {
+        if self.streams[of].legs[UP].pending_len() > PENDING_BYTES_MAX {
+            self.metrics.mirrors_dropped_total += 1;
+            return;
+        }
         let index = self.streams.open();
         let key = self.streams.key(index);
         self.mirrors_live += 1;

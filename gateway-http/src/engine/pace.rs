@@ -107,6 +107,7 @@ impl Engine {
         let before = before.max(stream.started);
         let span = now.since(before);
         let timed = stream.deadline.is_some() || stream.retrying.due.is_some();
+        let gathers = stream.is_gathering();
         let pace = &mut stream.pace;
         let new_came = came.saturating_sub(std::mem::replace(&mut pace.came, came));
         let new_taken = taken.saturating_sub(std::mem::replace(&mut pace.taken, taken));
@@ -115,10 +116,10 @@ impl Engine {
         }
         let [down, up] = &stream.legs;
         let tunnel = stream.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_open());
-        let may_be_silent = (stream.grpc || tunnel) && !stream.unwanted;
+        let may_be_silent = (stream.grpc || tunnel) && !stream.unwanted && !gathers;
         let owes = !down.received_end
             && (!down.sent_head || stream.unwanted)
-            && up.pending_len() == 0
+            && (up.pending_len() == 0 || gathers)
             && !may_be_silent
             && !waits_for_continue
             && stream.tunnel.is_none();

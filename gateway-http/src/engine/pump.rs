@@ -95,6 +95,9 @@ impl Engine {
             }
             self.turn.settle_http1(origin, &self.limits);
         }
+        if again > 0 {
+            self.free_gathered(index, again);
+        }
         if keeps && count > 0 {
             self.keep_for_replay(index, &buffer[range]);
         }

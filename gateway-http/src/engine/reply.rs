@@ -108,6 +108,7 @@ impl Engine {
     /// Sends a whole response that pages of other origins may read if their own answers are theirs to read.
     pub(super) fn send_reply(&mut self, c: &mut Connection, index: u32, mut fields: FieldList, body: &[u8]) {
         self.add_cors(index, &mut fields);
+        self.add_said(index, &mut fields);
         self.answer_head(c, index, fields, body);
     }
 

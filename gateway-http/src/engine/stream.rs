@@ -14,7 +14,7 @@
 //! * A stream ends exactly once, in `finish.rs`; there its outcome is made and both legs have left their connections.
 
 use super::ConnId;
-use super::auth::Question;
+use super::auth::{Question, Vetting};
 use super::pace::Pace;
 use super::retry::Retrying;
 use super::timer::TimerId;
@@ -165,6 +165,8 @@ pub struct Stream {
     pub guard: Option<RuleId>,
     /// So many filters of the listener let it pass.
     pub passed: u8,
+    /// What it keeps for the sake of its question, or of the answer.
+    pub vetting: Option<Box<Vetting>>,
     /// The question whose answer it waits for.
     pub asks: Option<StreamKey>,
     /// Its rule has mirrors.
@@ -223,6 +225,7 @@ impl Default for Stream {
             guarded: false,
             guard: None,
             passed: 0,
+            vetting: None,
             asks: None,
             mirrored: false,
             mirrors: Vec::new(),
@@ -323,6 +326,13 @@ impl Streams {
         debug_assert!(
             self.slots[index as usize].legs.iter().all(|leg| leg.early == 0),
             "early credit is counted as long as the bytes are there"
+        );
+        debug_assert!(
+            self.slots[index as usize]
+                .vetting
+                .as_ref()
+                .is_none_or(|vetting| vetting.held == 0),
+            "gathered bytes are counted as long as they are there"
         );
         self.slots[index as usize] = Stream::default();
         self.free.push(index);

@@ -77,11 +77,18 @@ impl Engine {
         let end = up.pending_end;
         let mut given = Vec::new();
         if !self.transform_body(index, DOWN, &waits, end, &mut given)? {
-            let up = &mut self.streams[index].legs[UP];
-            up.surplus += waits.len() as isize - given.len() as isize;
+            let stream = &mut self.streams[index];
+            let gathered = stream.replayed > 0;
+            let up = &mut stream.legs[UP];
+            if !gathered {
+                up.surplus += waits.len() as isize - given.len() as isize;
+            }
             self.pool.arm(&mut up.pending);
             up.pending.truncate(up.pending_start);
             up.pending.extend_from_slice(&given);
+            if gathered {
+                self.regather(index, given.len());
+            }
         }
         Ok(())
     }
@@ -116,9 +123,12 @@ impl Engine {
         if from == DOWN && !stream.counts && self.limits.body_bytes_max.is_some_and(over) {
             return self.refuse_body(c, index, from, len, end);
         }
+        let gathers = from == DOWN && stream.is_gathering();
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         match self.transform_body(index, from, body.bytes, end, &mut scratch) {
+            Ok(true) if gathers => self.gather(c, index, body.bytes, end, len),
+            Ok(false) if gathers => self.gather(c, index, &scratch, end, len),
             Ok(true) => {
                 self.feed_mirrors(c, index, from, body.bytes, end);
                 self.pass_body(c, index, from, body, end, len);
@@ -192,7 +202,15 @@ impl Engine {
         self.drop_and_fail(c, index, from, len, end, fault);
     }
 
-    fn drop_and_fail(&mut self, c: &mut Connection, index: u32, from: usize, len: usize, end: bool, fault: Fault) {
+    pub(super) fn drop_and_fail(
+        &mut self,
+        c: &mut Connection,
+        index: u32,
+        from: usize,
+        len: usize,
+        end: bool,
+        fault: Fault,
+    ) {
         let source = &mut self.streams[index].legs[from];
         source.received_end |= end;
         if c.credit(Some(source), len, &self.limits, &mut self.pool) {
@@ -203,6 +221,9 @@ impl Engine {
 
     /// A response's head on its way; `Some` when what it says about its end now is body in the scratch buffer.
     pub(super) fn transform_response_head(&mut self, index: u32, fields: &mut FieldList, end: bool) -> bool {
+        if self.streams[index].vetting.is_some() {
+            self.add_said(index, fields);
+        }
         let stream = &mut self.streams[index];
         let status = stream.status;
         // What no gRPC server said is no sequence of messages.
@@ -224,11 +245,15 @@ impl Engine {
         c: &mut Connection,
         index: u32,
         from: usize,
-        fields: &FieldList,
+        fields: &mut FieldList,
     ) -> bool {
         let stream = &mut self.streams[index];
         if stream.aside {
             self.on_aside_body(c, index, b"", true);
+            return true;
+        }
+        if from == DOWN && stream.is_gathering() {
+            self.gather_trailers(c, index, fields);
             return true;
         }
         if from == DOWN {

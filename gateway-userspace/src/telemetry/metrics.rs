@@ -84,6 +84,7 @@ fn add_http(sum: &mut Metrics, one: &Metrics) {
     sum.auth_allowed_total += one.auth_allowed_total;
     sum.auth_denied_total += one.auth_denied_total;
     sum.auth_failed_total += one.auth_failed_total;
+    add_each(&mut sum.auth_unanswered, &one.auth_unanswered);
     sum.grpc.add(&one.grpc);
     sum.keepalive_timeouts_total += one.keepalive_timeouts_total;
     sum.shed_total += one.shed_total;

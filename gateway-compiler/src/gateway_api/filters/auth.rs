@@ -5,12 +5,14 @@
 use super::{BadFilter, Referred, bad, field_name};
 use crate::objects::kinds::{BackendRef, ExternalAuthSpec};
 use crate::status::reason;
-use gateway_core::ir::ExternalAuth;
+use gateway_core::ir::{AuthSpeaks, ExternalAuth, UpstreamProtocol};
 
 /// Names in one list (Gateway API).
 const NAMES_MAX: usize = 64;
 /// Bytes of a path that stands before others (Gateway API).
 const PREFIX_BYTES_MAX: usize = 1024;
+/// Octets of a body that is kept for a question: 16 MiB.
+const BODY_BYTES_MAX: u32 = 16_777_216;
 
 pub(in crate::gateway_api) fn convert(
     spec: &ExternalAuthSpec,
@@ -19,29 +21,7 @@ pub(in crate::gateway_api) fn convert(
 ) -> Result<ExternalAuth, BadFilter> {
     let wrong =
         |part: &str, problem: String, remedy| bad(reason::UNSUPPORTED_VALUE, format!("{field}{part}"), problem, remedy);
-    match spec.protocol.as_str() {
-        "HTTP" => {}
-        "GRPC" => {
-            let problem = "the protocol GRPC is not served: every request is answered with 500".to_owned();
-            return Err(wrong(".protocol", problem, "use protocol HTTP"));
-        }
-        other => {
-            let problem = format!("{other:?} is no protocol of an authorization service");
-            return Err(wrong(".protocol", problem, "write HTTP"));
-        }
-    }
-    if spec.forward_body.as_ref().is_some_and(|body| body.max_size != 0) {
-        let problem =
-            "the body of a request is not shown to an authorization service: every request is answered with 500"
-                .to_owned();
-        return Err(wrong(".forwardBody", problem, "remove it, or write maxSize: 0"));
-    }
-    let http = spec.http.clone().unwrap_or_default();
-    let prefix = prefix(&http.path).map_err(|problem| {
-        let remedy = "write a path as RFC 3986 has it, without dot segments";
-        wrong(".http.path", problem, remedy)
-    })?;
-    let names = |names: &[String], part: &str| {
+    let names = |names: &[String], part: &str| -> Result<Vec<String>, BadFilter> {
         if names.len() > NAMES_MAX {
             let problem = format!("more than {NAMES_MAX} names");
             return Err(wrong(part, problem, "remove some"));
@@ -49,21 +29,67 @@ pub(in crate::gateway_api) fn convert(
         let one = |(index, name): (usize, &String)| field_name(name, &format!("{field}{part}[{index}]"));
         names.iter().enumerate().map(one).collect()
     };
-    let shown = names(&http.allowed_headers, ".http.allowedHeaders")?;
-    let taken: Vec<String> = names(&http.allowed_response_headers, ".http.allowedResponseHeaders")?;
-    if let Some(index) = taken.iter().position(|name| name == "host") {
-        let problem = "an authorization service cannot say which host a request is for".to_owned();
-        let part = format!(".http.allowedResponseHeaders[{index}]");
-        return Err(wrong(&part, problem, "remove it"));
-    }
+    let speaks = match spec.protocol.as_str() {
+        "HTTP" if spec.grpc.is_some() => {
+            return Err(wrong(
+                ".grpc",
+                "it is for protocol GRPC, and this says HTTP: every request is answered with 500".to_owned(),
+                "remove it",
+            ));
+        }
+        "HTTP" => {
+            let http = spec.http.clone().unwrap_or_default();
+            let prefix = prefix(&http.path).map_err(|problem| {
+                let remedy = "write a path as RFC 3986 has it, without dot segments";
+                wrong(".http.path", problem, remedy)
+            })?;
+            let shown = names(&http.allowed_headers, ".http.allowedHeaders")?;
+            let taken = names(&http.allowed_response_headers, ".http.allowedResponseHeaders")?;
+            if let Some(index) = taken.iter().position(|name| name == "host") {
+                let problem = "an authorization service cannot say which host a request is for".to_owned();
+                let part = format!(".http.allowedResponseHeaders[{index}]");
+                return Err(wrong(&part, problem, "remove it"));
+            }
+            AuthSpeaks::Http { prefix, shown, taken }
+        }
+        "GRPC" if spec.http.is_some() => {
+            return Err(wrong(
+                ".http",
+                "it is for protocol HTTP, and this says GRPC: every request is answered with 500".to_owned(),
+                "remove it",
+            ));
+        }
+        "GRPC" => {
+            let grpc = spec.grpc.clone().unwrap_or_default();
+            AuthSpeaks::Grpc {
+                shown: names(&grpc.allowed_headers, ".grpc.allowedHeaders")?,
+            }
+        }
+        other => {
+            let problem = format!("{other:?} is no protocol of an authorization service");
+            return Err(wrong(".protocol", problem, "write HTTP or GRPC"));
+        }
+    };
+    let size = spec.forward_body.as_ref().map_or(0, |body| body.max_size);
+    let body_bytes_max = u32::try_from(size).ok().filter(|size| *size <= BODY_BYTES_MAX);
+    let Some(body_bytes_max) = body_bytes_max else {
+        let problem = format!("a body of {size} octets is not kept for a question: every request is answered with 500");
+        return Err(wrong(
+            ".forwardBody.maxSize",
+            problem,
+            "write a number from 0 to 16777216",
+        ));
+    };
     let Referred { to, asked, .. } = resolve(&spec.backend_ref, format!("{field}.backendRef"));
     Ok(ExternalAuth {
         to,
-        // Not what the route speaks: the service has a mind of its own.
-        protocol: asked.unwrap_or(gateway_core::ir::UpstreamProtocol::Http1),
-        prefix,
-        shown,
-        taken,
+        protocol: match speaks {
+            // Not what the route speaks: the service has a mind of its own.
+            AuthSpeaks::Http { .. } => asked.unwrap_or(UpstreamProtocol::Http1),
+            AuthSpeaks::Grpc { .. } => UpstreamProtocol::H2c,
+        },
+        speaks,
+        body_bytes_max,
     })
 }
 

@@ -135,7 +135,7 @@ pub struct RouteFilter {
     pub external_auth: Option<ExternalAuthSpec>,
 }
 
-/// Gateway API HTTPExternalAuthFilter; what belongs to protocol GRPC alone is left out.
+/// Gateway API HTTPExternalAuthFilter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalAuthSpec {
@@ -143,6 +143,7 @@ pub struct ExternalAuthSpec {
     pub protocol: String,
     pub backend_ref: BackendRef,
     pub http: Option<HttpAuthSpec>,
+    pub grpc: Option<GrpcAuthSpec>,
     pub forward_body: Option<ForwardBodySpec>,
 }
 
@@ -155,6 +156,13 @@ pub struct HttpAuthSpec {
     pub allowed_headers: Vec<String>,
     #[serde(default)]
     pub allowed_response_headers: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcAuthSpec {
+    #[serde(default)]
+    pub allowed_headers: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

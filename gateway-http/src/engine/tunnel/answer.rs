@@ -96,6 +96,7 @@ impl Engine {
             self.balancers.answered(endpoint);
         }
         self.edit_response(index, fields);
+        self.add_said(index, fields);
         self.release_revision(index);
         self.join_legs(c, index, fields);
         let stream = &mut self.streams[index];

@@ -8,6 +8,7 @@ use gateway_core::fairness::jain;
 use gateway_core::fault::{Fault, Refusal};
 use gateway_core::ids::ListenerId;
 use gateway_core::snapshot::Snapshot;
+use gateway_http::authorization::Unanswered;
 use gateway_http::flood::Flood;
 use gateway_http::grpc::status;
 use gateway_http::metrics::{DURATION_BUCKETS_US, EndpointMetrics, ListenerMetrics};
@@ -178,6 +179,14 @@ fn http(out: &mut Exposition, totals: &Totals) {
     .sample(&[("outcome", "allowed")], http.auth_allowed_total)
     .sample(&[("outcome", "denied")], http.auth_denied_total)
     .sample(&[("outcome", "failed")], http.auth_failed_total);
+    out.family(
+        "sluice_http_auth_unanswered_total",
+        Kind::Counter,
+        "Questions to authorization services that came to no answer, by what ended them; their requests were refused.",
+    );
+    for why in Unanswered::ALL {
+        out.sample(&[("reason", why.name())], http.auth_unanswered[why as usize]);
+    }
     out.family(
         "sluice_http_floods_total",
         Kind::Counter,
