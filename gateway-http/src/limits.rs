@@ -63,7 +63,8 @@ pub struct Limits {
     pub connection_window_max: u32,
     /// By how much all windows of a worker together may be grown, bytes.
     pub window_growth_max: u64,
-    /// Uploads that wait for slow endpoints in a worker, bytes, before they hold up the connections they came on.
+    /// Uploads that wait for slow endpoints in a worker, bytes, before they hold up the connections they came on; bodies
+    /// that authorization services are shown count too, and beyond it are answered 503.
     pub held_bytes_max: u64,
     /// The fields of a request's or response's head, or of a trailer section: names, values and 32 bytes each
     /// (RFC 9113 10.5.1), cookies and pseudo-fields included, in any version of HTTP.
@@ -154,7 +155,7 @@ pub struct Limits {
     /// From HEADERS to the last CONTINUATION of its field block.
     pub block_timeout: Duration,
     /// A client that owes its request's body, and may send it, may be slower than `body_bytes_per_second_min` for this
-    /// long (408); not a gRPC client, and not once the response began.
+    /// long (408); not a gRPC client, unless an authorization service is shown its body, and not once the response began.
     pub body_timeout: Duration,
     /// Body bytes per second, of a request or of a response that waits, below which nothing moves; 0: any byte counts.
     pub body_bytes_per_second_min: u32,

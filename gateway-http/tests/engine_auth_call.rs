@@ -158,6 +158,7 @@ async fn what_is_no_answer_refuses_and_is_counted_by_its_name() {
     for (answer, status, why) in [
         (fine.clone(), "7", Unanswered::Status),
         (fine.clone(), "14", Unanswered::Status),
+        (fine.clone(), "4", Unanswered::TimedOut),
         (vec![], "0", Unanswered::Malformed),
         (framed(b""), "0", Unanswered::Malformed),
         (fine[..fine.len() - 1].to_vec(), "0", Unanswered::Malformed),
@@ -165,7 +166,7 @@ async fn what_is_no_answer_refuses_and_is_counted_by_its_name() {
         (framed(b"\x0a\x05"), "0", Unanswered::Malformed),
         ([&[1], &fine[1..]].concat(), "0", Unanswered::Compressed),
         (vec![0; 200_000], "0", Unanswered::TooLarge),
-        (framed(&vec![&big[..]; 9].concat()), "0", Unanswered::TooLarge),
+        (framed(&[&big[..]; 9].concat()), "0", Unanswered::TooLarge),
         (
             framed(&[field(1, b"\x08\x0d"), field(5, b"")].concat()),
             "0",

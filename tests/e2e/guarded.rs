@@ -1,4 +1,4 @@
-//! Rules and listeners that ask an authorization service first, with Python, nginx, nghttpd, curl and h2load.
+//! Rules and listeners that ask an authorization service first, with Python, grpcio, nginx, nghttpd, curl and h2load.
 
 use anyhow::Result;
 use gateway_tests::lab::Lab;
@@ -9,5 +9,5 @@ use std::time::Duration;
 pub fn guarded(_datapath: &str) -> Result<()> {
     let mut command = alone("guarded.py")?;
     command.arg(Lab::file("guarded"));
-    holds(command, 49, Duration::from_secs(60))
+    holds(command, 158, Duration::from_secs(60))
 }

@@ -278,7 +278,7 @@ tunables! {
     "limits.streamWindowMaxBytes" stream_window_max: Bytes, 1024, WINDOW_MAX, "what a stream's window may grow to";
     "limits.connectionWindowMaxBytes" connection_window_max: Bytes, 65_535, WINDOW_MAX, "what a connection's window may grow to";
     "limits.windowGrowthBytes" window_growth_max: Bytes, 0, 1 << 40, "by how much all windows of a worker may be grown";
-    "limits.heldBytes" held_bytes_max: Bytes, 0, 1 << 40, "of uploads that wait for slow endpoints before they hold up their connections";
+    "limits.heldBytes" held_bytes_max: Bytes, 0, 1 << 40, "of uploads that wait for slow endpoints before they hold up their connections, and of bodies shown to authorization services";
     "limits.headBytes" head_bytes_max: Bytes, 1024, 1 << 24, "a request's or response's fields, decoded";
     "limits.fields" fields_max: Count("fields"), 8, 65_535, "fields of a request or response";
     "limits.targetBytes" target_bytes_max: Bytes, 256, 1 << 24, "a request's target";
@@ -322,7 +322,7 @@ tunables! {
     "limits.udpSessions" udp_sessions_max: Count("flows"), 1, MANY, "UDP flows that one worker relays";
     "timeouts.head" head_timeout: Time, 1, YEAR_MS, "from accept, or a head's first byte, to its end";
     "timeouts.fieldBlock" block_timeout: Time, 1, YEAR_MS, "from HEADERS to the last CONTINUATION of its field block";
-    "timeouts.body" body_timeout: Time, 10, YEAR_MS, "a request's body that comes slower than limits.bodyBytesPerSecond, until the response begins; not of gRPC";
+    "timeouts.body" body_timeout: Time, 10, YEAR_MS, "a request's body that comes slower than limits.bodyBytesPerSecond, until the response begins; not of gRPC, unless an authorization service is shown it";
     "limits.bodyBytesPerSecond" body_bytes_per_second_min: Count("bytes per second"), 0, MANY, "below it a body that is owed, or a response that waits, stands still";
     "timeouts.streamIdle" stream_idle_timeout: Time, 10, YEAR_MS, "a stream on which nothing moves, without a timeout of its own; not of gRPC";
     "timeouts.pingAfter" ping_after: Time, 10, YEAR_MS, "an HTTP/2 client with streams that is silent is sent PING, and closed 20s later";

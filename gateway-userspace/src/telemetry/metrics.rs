@@ -4,6 +4,7 @@
 //! for themselves, so a sum is made here and nowhere else. Ids that the snapshot does not name any more are left out:
 //! their labels are gone.
 
+mod asides;
 pub mod cluster;
 pub mod envoy;
 pub mod exposition;

@@ -75,7 +75,7 @@ impl Engine {
         } else if end {
             match grpc::status_of(fields) {
                 Some(0) => Unanswered::Malformed,
-                Some(_) | None => Unanswered::Status,
+                status => failed(status),
             }
         } else if encoding != b"identity" {
             Unanswered::Compressed
@@ -99,7 +99,7 @@ impl Engine {
             return;
         }
         if status != Some(0) {
-            return self.give_up(c, index, Unanswered::Status);
+            return self.give_up(c, index, failed(status));
         }
         match ext_authz::message(&question.body).and_then(answer::read) {
             Ok(Answer::Allowed(permission)) => self.permit(c, index, permission),
@@ -149,6 +149,15 @@ impl Engine {
         question.body.truncate(super::ANSWER_BYTES_MAX);
         question.refusal = Some(fields);
         self.deny(c, index);
+    }
+}
+
+/// What it means that a call ended with another status than OK. Its server knows how long it may take, and may say first
+/// that it took too long (4, DEADLINE_EXCEEDED).
+fn failed(status: Option<u32>) -> Unanswered {
+    match status {
+        Some(4) => Unanswered::TimedOut,
+        Some(_) | None => Unanswered::Status,
     }
 }
 

@@ -8,7 +8,6 @@ use gateway_core::fairness::jain;
 use gateway_core::fault::{Fault, Refusal};
 use gateway_core::ids::ListenerId;
 use gateway_core::snapshot::Snapshot;
-use gateway_http::authorization::Unanswered;
 use gateway_http::flood::Flood;
 use gateway_http::grpc::status;
 use gateway_http::metrics::{DURATION_BUCKETS_US, EndpointMetrics, ListenerMetrics};
@@ -163,30 +162,7 @@ fn http(out: &mut Exposition, totals: &Totals) {
     for (name, help, value) in gauges {
         out.family(name, Kind::Gauge, help).sample(&[], value);
     }
-    out.family(
-        "sluice_http_mirrors_total",
-        Kind::Counter,
-        "Copies of requests: begun, dropped because they lagged or there were too many, and not answered.",
-    )
-    .sample(&[("outcome", "begun")], http.mirrors_total)
-    .sample(&[("outcome", "dropped")], http.mirrors_dropped_total)
-    .sample(&[("outcome", "failed")], http.mirrors_failed_total);
-    out.family(
-        "sluice_http_auth_total",
-        Kind::Counter,
-        "Questions to authorization services: allowed, denied, and refused because no answer came.",
-    )
-    .sample(&[("outcome", "allowed")], http.auth_allowed_total)
-    .sample(&[("outcome", "denied")], http.auth_denied_total)
-    .sample(&[("outcome", "failed")], http.auth_failed_total);
-    out.family(
-        "sluice_http_auth_unanswered_total",
-        Kind::Counter,
-        "Questions to authorization services that came to no answer, by what ended them; their requests were refused.",
-    );
-    for why in Unanswered::ALL {
-        out.sample(&[("reason", why.name())], http.auth_unanswered[why as usize]);
-    }
+    super::asides::put(http, out);
     out.family(
         "sluice_http_floods_total",
         Kind::Counter,
