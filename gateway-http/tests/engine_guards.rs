@@ -16,8 +16,8 @@ use bytes::Bytes;
 use config::{Config, endpoint_addr};
 use gateway_core::fault::Fault;
 use gateway_core::ir::{
-    Cors, Destination, ExternalAuth, FieldEdits, FieldMatch, Filter, HttpRule, OriginPattern, PathMatch, RouteKind,
-    RuleName, ServiceName, UpstreamProtocol, ValueMatch,
+    AuthSpeaks, Cors, Destination, ExternalAuth, FieldEdits, FieldMatch, Filter, HttpRule, OriginPattern, PathMatch,
+    RouteKind, RuleName, ServiceName, UpstreamProtocol, ValueMatch,
 };
 use gateway_http::limits::Limits;
 use http::{Request, Response};
@@ -45,9 +45,12 @@ fn asks(to: Destination, prefix: &str, taken: &[&str]) -> Filter {
     Filter::ExternalAuth(ExternalAuth {
         to,
         protocol: UpstreamProtocol::H2c,
-        prefix: prefix.to_owned(),
-        shown: vec!["x-one".to_owned(), "x-forwarded-for".to_owned()],
-        taken: taken.iter().map(|name| (*name).to_owned()).collect(),
+        speaks: AuthSpeaks::Http {
+            prefix: prefix.to_owned(),
+            shown: vec!["x-one".to_owned(), "x-forwarded-for".to_owned()],
+            taken: taken.iter().map(|name| (*name).to_owned()).collect(),
+        },
+        body_bytes_max: 0,
     })
 }
 
@@ -252,4 +255,97 @@ async fn a_grpc_web_body_that_came_before_its_rule_was_known_is_translated() {
     assert_eq!(head.headers["content-type"], "application/grpc");
     assert_eq!(got, b"\0\0\0\0\x02hi");
     assert_eq!(rig.done(1).await[0].grpc_status, Some(0));
+}
+
+/// The service of a guard is shown bodies of so many octets.
+fn shows(guard: &mut HttpRule, max: u32) {
+    for filter in &mut guard.filters {
+        if let Filter::ExternalAuth(auth) = filter {
+            auth.body_bytes_max = max;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_shown_to_those_who_are_and_waits_for_those_who_are_not() {
+    // What waits while the first one is asked fills its window; the second one is shown all of it, the rule's too.
+    let sent: Vec<u8> = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
+    for (first, second, third, want) in [
+        (0, 700_000, 0, 200),
+        (700_000, 0, 1_000_000, 200),
+        (0, 0, 700_000, 200),
+        (0, 699_999, 0, 413),
+        (700_000, 300_000, 0, 413),
+    ] {
+        let mut config = config();
+        shows(&mut config.guards[0], first);
+        shows(&mut config.guards[1], second);
+        let to = Destination::Service(ServiceName::from("default/shadow:50051"));
+        config.rule.filters.push(asks(to, "/three", &[]));
+        shows(&mut config.rule, third);
+        let rig = Rig::start(config.snapshot(), Limits::default());
+        drop(endpoint(&rig, 1, |incoming| peer::echo("be", incoming)).await);
+        let (told, mut asked) = log();
+        let service = endpoint(&rig, AUTH, move |(request, mut respond): Incoming| {
+            let told = told.clone();
+            async move {
+                let (_, mut incoming) = request.into_parts();
+                let got = body(&mut incoming).await.map_or(0, |got| got.0.len());
+                told.send(got as u32).unwrap();
+                sleep(Duration::from_secs(1)).await;
+                let head = Response::builder().header("x-one", "1").header("x-user", "ann");
+                let _ = respond.send_response(head.body(()).unwrap(), true);
+            }
+        });
+        drop(service.await);
+        let mut client = client(&rig).await;
+        let request = Request::post("http://example.com/known").body(()).unwrap();
+        let (response, mut out) = client.send_request(request, false).unwrap();
+        let payload = Bytes::from(sent.clone());
+        tokio::spawn(async move { send_all(&mut out, payload, true).await });
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), want, "{first}, {second}, {third}");
+        if want == 200 {
+            let (got, _) = body(&mut response.into_body()).await.unwrap();
+            assert!(got == sent, "{first}, {second}, {third}");
+            for max in [first, second, third] {
+                assert_eq!(asked.try_recv().ok(), Some(max.min(700_000)));
+            }
+        }
+        sleep(Duration::from_secs(20)).await;
+        let left = rig.with(|driver| (driver.engine.measure().held_bytes, driver.engine.live().1));
+        assert_eq!(left.await, (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_shown_before_its_rule_was_known_is_translated_too() {
+    for max in [12, 100_000] {
+        let mut config = config();
+        config.rule.kind = RouteKind::Grpc;
+        config.rule.matches[0].path = PathMatch::Prefix("/".to_owned());
+        shows(&mut config.guards[0], max);
+        let rig = Rig::start(config.snapshot(), Limits::default());
+        let (told, mut bodies) = log();
+        let served = endpoint(&rig, 1, move |(request, mut respond): Incoming| {
+            let told = told.clone();
+            async move {
+                let (_, mut incoming) = request.into_parts();
+                told.send(body(&mut incoming).await.unwrap().0).unwrap();
+                let head = Response::builder().header("grpc-status", "0").body(()).unwrap();
+                respond.send_response(head, true).unwrap();
+            }
+        });
+        drop(served.await);
+        let _asked = service(&rig, |_| 200).await;
+        let request = Request::post("http://example.com/pkg.Echo/Say")
+            .header("content-type", "application/grpc-web-text")
+            .body(())
+            .unwrap();
+        assert_eq!(send(&rig, request, b"AAAAAAJoaQ==").await.0, 200);
+        assert_eq!(bodies.recv().await.unwrap(), b"\0\0\0\0\x02hi");
+        sleep(Duration::from_secs(20)).await;
+        let left = rig.with(|driver| (driver.engine.measure().held_bytes, driver.engine.live().1));
+        assert_eq!(left.await, (0, 0));
+    }
 }
