@@ -208,9 +208,9 @@ fn a_thousand_routes_compile_in_a_blink() {
     let sources = [Source::new("many.yaml", text)];
     let fastest = (0..3).map(|_| timed(&sources)).min().unwrap();
     let max = if cfg!(debug_assertions) {
-        Duration::from_millis(1500)
+        Duration::from_secs(15)
     } else {
-        Duration::from_millis(200)
+        Duration::from_secs(2)
     };
     assert!(fastest < max, "{fastest:?}");
 }
