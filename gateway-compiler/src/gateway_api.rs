@@ -33,6 +33,7 @@ mod matches;
 pub(crate) mod memo;
 mod packets;
 mod parameters;
+mod rank;
 mod reference_grant;
 mod retry;
 mod roster;
@@ -40,18 +41,21 @@ mod routability;
 mod route;
 mod selector;
 mod session;
+mod shadowed;
 mod stream_route;
 mod tables;
 mod told;
 mod topology;
+mod wanted;
 
 use crate::objects::{EndpointSlices, Objects};
 use crate::{Compiled, Diagnostic, Settings};
 use gateway_core::ir::{Certificate, CertificateName, Service, ServiceName};
-use memo::{Asked, Memo, Same, Terms};
+use memo::{Memo, Same, Terms};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use wanted::Asked;
 
 /// What every step reads and adds to.
 pub(crate) struct Work<'o> {
@@ -77,7 +81,7 @@ impl<'o> Work<'o> {
     }
 
     fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
-        self.memo.services.get(name).or_else(|| self.shown.get(name))
+        self.memo.made.services.get(name).or_else(|| self.shown.get(name))
     }
 }
 
@@ -101,7 +105,7 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings, memo: Memo) -> (Co
     let terms = Terms::new(objects, settings, work.policies.answers());
     work.same = work.memo.begin(terms);
     let new = roster::compare(&mut work);
-    memo::refresh(&mut work);
+    wanted::refresh(&mut work);
     let (classes, mut statuses) = class::classes(&mut work);
     let balancers = load_balancer::all(&work);
     let wanting = balancers.iter().map(|one| one.wanting(&work)).collect();
@@ -118,7 +122,7 @@ pub(crate) fn compile(objects: &Objects, settings: &Settings, memo: Memo) -> (Co
     for status in statuses {
         told.entry(status.object.kind).or_default().push(Arc::new(status));
     }
-    memo::end(&mut work);
+    wanted::end(&mut work);
     let compiled = Compiled {
         ir,
         statuses: told.into_values().flatten().collect(),

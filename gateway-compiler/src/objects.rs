@@ -100,6 +100,11 @@ impl Reading {
     pub fn is(&self, other: &Reading) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
+
+    /// Whether these are those, one by one.
+    pub fn are(these: &[Reading], those: &[Reading]) -> bool {
+        these.len() == those.len() && these.iter().zip(those).all(|(this, that)| this.is(that))
+    }
 }
 
 impl PartialEq for Reading {

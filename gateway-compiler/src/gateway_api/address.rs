@@ -6,7 +6,7 @@
 
 use super::Work;
 use super::condition::Problem;
-use super::routability::{self, CLUSTER};
+use super::routability::{self, Asked, CLUSTER};
 use crate::Settings;
 use crate::diagnostic::Severity;
 use crate::hash::fnv;
@@ -36,9 +36,6 @@ pub(super) struct Wanting<'o> {
     /// What it has of the cluster, by index in `asks`.
     pub cluster: Vec<(usize, Asked)>,
 }
-
-/// An address, or why it is not to be had.
-pub(super) type Asked = Result<IpAddr, String>;
 
 /// A place for an address of a pool.
 struct Slot {

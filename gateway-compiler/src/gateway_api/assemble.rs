@@ -6,18 +6,15 @@ use super::address::Placed;
 use super::gateway::Gateway;
 use super::listener::Listener;
 use super::load_balancer::Balancer;
-use super::roster::Rank;
 use super::route::StreamShare;
 use super::tables::{At, Hosts};
 use super::{Work, client_certificate, matches, packets};
-use crate::diagnostic::{Diagnostic, Severity};
-use crate::objects::{Objects, Subject};
+use crate::objects::Subject;
 use crate::plane::{self, Choice, PlaneName, Protocol};
 use crate::status::ObjectStatus;
 use gateway_core::ir::{
-    Bind, CertificateName, Destination, Exposure, FieldMatch, HostPattern, HttpDestination, HttpMatch, HttpRule,
-    HttpRules, HttpScope, Ir, PathMatch, Plane, Recognise, RouteKind, StreamRules, Timeouts, UpstreamProtocol,
-    VirtualHost, Weighted,
+    Bind, CertificateName, Destination, Exposure, HostPattern, HttpDestination, HttpRule, HttpRules, HttpScope, Ir,
+    Plane, Recognise, RouteKind, StreamRules, Timeouts, UpstreamProtocol, VirtualHost, Weighted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -191,47 +188,6 @@ fn shown(work: &mut Work<'_>, served: &Served<'_, '_>, rule: &Arc<HttpRule>) -> 
         Some(certificate) => client_certificate::present(work, served.gateway, certificate, rule).into(),
         None => Arc::clone(rule),
     }
-}
-
-/// A rule whose every match stands in earlier rules too never gets a request.
-pub(super) fn report_shadowed(
-    objects: &Objects,
-    hostname: &HostPattern,
-    rules: &[(&Arc<Rank>, &Arc<HttpRule>)],
-    found: &mut Vec<Diagnostic>,
-) {
-    let mut first: BTreeMap<_, &Arc<HttpRule>> = BTreeMap::new();
-    for (route, rule) in rules {
-        let mut winner = None;
-        let mut own = false;
-        for m in &rule.matches {
-            let earlier = *first.entry(conditions(m)).or_insert(rule);
-            own |= earlier.name == rule.name;
-            winner.get_or_insert(earlier);
-        }
-        let Some(winner) = winner.filter(|_| !own) else {
-            continue;
-        };
-        let index = rule.name.as_str().rsplit('/').next().unwrap_or("0");
-        let problem = format!(
-            "for host {hostname} this rule gets no request: {} matches the same first",
-            winner.name
-        );
-        let field = format!("spec.rules[{index}]");
-        let remedy = "remove one of the two, or match something else";
-        let route = route.subject(objects);
-        found.extend(route.map(|route| route.finding(Severity::Warning, field, problem, remedy)));
-    }
-}
-
-/// What a match asks, in an order of its own: that of the conditions does not matter.
-fn conditions(of: &HttpMatch) -> (&PathMatch, &Option<String>, Vec<&FieldMatch>, Vec<&FieldMatch>) {
-    fn sorted(fields: &[FieldMatch]) -> Vec<&FieldMatch> {
-        let mut sorted: Vec<_> = fields.iter().collect();
-        sorted.sort_unstable();
-        sorted
-    }
-    (&of.path, &of.method, sorted(&of.headers), sorted(&of.query))
 }
 
 /// A TCPRoute whose listener is served request by request: one rule takes them all.

@@ -1,7 +1,7 @@
 //! backendRefs to destinations. What cannot be resolved becomes [`Destination::Fail`] for its share of the traffic.
 
 use super::endpoints::Manner;
-use super::memo::{self, Want};
+use super::wanted::{self, Want};
 use super::{Work, external, reference_grant};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::BackendRef;
@@ -122,7 +122,7 @@ fn service<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &B
         });
     }
     let key = Key::new(namespace, &backend.name);
-    memo::looked(work, referred, &key);
+    wanted::looked(work, referred, &key);
     let objects = work.objects;
     if referred == Kind::Backend {
         let Some(object) = objects.backends.get(&key) else {
@@ -132,7 +132,7 @@ fn service<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &B
         };
         let wish = plane::wish(object.subject(), &mut work.found);
         let protocol = external::protocol(&object.body.spec.app_protocols);
-        let to = Destination::Service(memo::want(work, Want::Backend(key)));
+        let to = Destination::Service(wanted::want(work, Want::Backend(key)));
         return Ok((to.clone(), to, protocol, wish));
     }
     let Some(object) = objects.services.get(&key) else {
@@ -181,7 +181,7 @@ fn service<'o>(work: &mut Work<'o>, route: Subject<'o>, field: &str, backend: &B
             Some((host, _)) => Want::Outside(key.clone(), (*host).to_owned(), number, tls),
             None => Want::Service(key.clone(), port.clone(), Manner::default(), tls),
         };
-        Destination::Service(memo::want(work, want))
+        Destination::Service(wanted::want(work, want))
     };
     let tls = match work.policies.of(&key, &port.name) {
         // Datagrams are in no TLS session.

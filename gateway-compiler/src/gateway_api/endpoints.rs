@@ -93,7 +93,7 @@ pub(super) fn store(
             balance,
             tls: None,
         };
-        work.memo.services.insert(twin, Arc::new(service));
+        work.memo.made.services.insert(twin, Arc::new(service));
     }
     let mut taken = BTreeSet::new();
     // IPv4 addresses sort before IPv6 ones.
@@ -104,7 +104,7 @@ pub(super) fn store(
         balance,
         tls,
     };
-    work.memo.services.insert(name, Arc::new(service));
+    work.memo.made.services.insert(name, Arc::new(service));
 }
 
 fn report_empty(work: &mut Work<'_>, object: &Object<kinds::Service>, port: &ServicePort, matched: bool, slices: bool) {

@@ -4,7 +4,6 @@ use super::address::{self, Field, Placed, Wanting};
 use super::class::Classes;
 use super::condition::Problem;
 use super::listener::{self, Listener};
-use super::listener_set::ListenerSet;
 use super::parameters::{self, Parameters};
 use super::{Work, certificate, frontend_tls, routability};
 use crate::diagnostic::Severity;
@@ -41,6 +40,13 @@ pub(super) struct Gateway<'o> {
     pub certificate: Option<Result<CertificateName, Problem>>,
     /// Clients are let in whose certificates do not hold.
     pub insecure: bool,
+}
+
+/// A ListenerSet whose parent is a Gateway of ours.
+pub(super) struct ListenerSet<'o> {
+    pub subject: Subject<'o>,
+    /// Why its listeners are none of the Gateway's.
+    pub refused: Option<Problem>,
 }
 
 /// Our Gateways with their listeners, oldest first. Addresses are given to them and to `others` together: what those got

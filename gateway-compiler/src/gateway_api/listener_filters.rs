@@ -5,7 +5,7 @@
 
 use super::condition::Problem;
 use super::filters::{Referred, auth};
-use super::{Work, backend_ref, memo};
+use super::{Work, backend_ref, wanted};
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{BackendRef, ListenerFilter, ListenerFilters, ObjectRef};
 use crate::objects::{Key, Subject};
@@ -99,7 +99,7 @@ pub(super) fn read<'o>(work: &mut Work<'o>, place: &Place<'o, '_>, spec: &Listen
         guards.rules = vec![place.rule(0, Vec::new())];
     }
     let mine = std::mem::replace(&mut work.asked, asked);
-    memo::besides(work, &mine);
+    wanted::besides(work, &mine);
     guards.reached = mine.reached;
     guards
 }

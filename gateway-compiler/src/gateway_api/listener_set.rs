@@ -5,7 +5,7 @@
 
 use super::Work;
 use super::condition::Problem;
-use super::gateway::{Gateway, LISTENERS_MAX, listeners};
+use super::gateway::{Gateway, LISTENERS_MAX, ListenerSet, listeners};
 use super::selector::selects;
 use crate::diagnostic::Severity;
 use crate::objects::kinds::{self, RouteNamespaces};
@@ -14,13 +14,6 @@ use crate::status::reason;
 
 /// Most listeners of a Gateway and its sets together.
 const MERGED_MAX: usize = 1024;
-
-/// A ListenerSet whose parent is a Gateway of ours.
-pub(super) struct ListenerSet<'o> {
-    pub subject: Subject<'o>,
-    /// Why its listeners are none of the Gateway's.
-    pub refused: Option<Problem>,
-}
 
 /// Adds the listeners of every set to the Gateway it names.
 pub(super) fn merge<'o>(work: &mut Work<'o>, gateways: &mut [Gateway<'o>]) {

@@ -6,7 +6,7 @@ mod terms;
 
 use super::address::{Field, Placed, Wanting};
 use super::condition::{Problem, Told, condition};
-use super::memo::{self, Want};
+use super::wanted::{self, Want};
 use super::{Work, packets};
 use crate::diagnostic::Severity;
 use crate::objects::{Object, kinds};
@@ -160,7 +160,7 @@ impl<'o> Balancer<'o> {
         let key = self.object.key();
         let name = ListenerName::new(format!("Service/{key}/{}", port.port));
         let want = Want::Service(self.object.key(), port.clone(), terms.manner, None);
-        let service = memo::want_besides(work, want);
+        let service = wanted::want_besides(work, want);
         let exposure = Exposure {
             elsewhere: terms.manner.local && !serves(work, &service),
             clients: terms.clients.as_ref().cloned().unwrap_or_default(),

@@ -4,24 +4,16 @@
 
 use super::attach::attach;
 use super::gateway::Gateway;
+use super::rank::Rank;
 use super::route::{self, Converted, Ready, Route};
 use super::tables::{Join, Table};
-use super::{Work, grpc_route, http_route, memo, stream_route};
+use super::{Work, grpc_route, http_route, stream_route, wanted};
 use crate::diagnostic::Diagnostic;
 use crate::objects::kinds::ParentRef;
-use crate::objects::{Key, Kind, Object, ObjectId, Objects, Reading, Subject, Table as Objected};
+use crate::objects::{Kind, Object, ObjectId, Reading, Subject, Table as Objected};
 use crate::status::ObjectStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// By what routes win: the oldest, then the first by name, then by kind.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    created: String,
-    namespace: String,
-    name: String,
-    kind: Kind,
-}
 
 /// A route as it stands.
 #[derive(Clone, Debug)]
@@ -142,12 +134,12 @@ impl<'o> Compare<'_, 'o> {
         for object in table.values() {
             while let Some(gone) = before.next_if(|known| known.stands_before(object)) {
                 self.leave(&gone);
-                memo::release(self.work, &gone.converted.asked);
+                wanted::release(self.work, &gone.converted.asked);
             }
             let known = before.next_if(|known| known.is(object));
             let mut converted = None;
             if let Some(known) = known {
-                let holds = known.reading.is(&object.reading) && memo::holds(self.work, &known.converted.asked);
+                let holds = known.reading.is(&object.reading) && wanted::holds(self.work, &known.converted.asked);
                 if holds && self.work.same.stage {
                     places.push(Some(known));
                     continue;
@@ -155,7 +147,7 @@ impl<'o> Compare<'_, 'o> {
                 self.leave(&known);
                 match holds {
                     true => converted = Some(known.converted),
-                    false => memo::release(self.work, &known.converted.asked),
+                    false => wanted::release(self.work, &known.converted.asked),
                 }
             }
             self.new.push(New {
@@ -170,7 +162,7 @@ impl<'o> Compare<'_, 'o> {
         }
         for gone in before {
             self.leave(&gone);
-            memo::release(self.work, &gone.converted.asked);
+            wanted::release(self.work, &gone.converted.asked);
         }
         self.work.memo.routes.insert(kind, places);
     }
@@ -195,7 +187,7 @@ impl Known {
     }
 
     fn key(&self) -> (&str, &str) {
-        (&self.rank.namespace, &self.rank.name)
+        self.rank.key()
     }
 }
 
@@ -216,13 +208,7 @@ fn join<'o>(work: &mut Work<'o>, gateways: &[Gateway<'o>], new: New<'o>) -> Know
     let begun = work.found.len();
     let (status, joins) = attach(work, gateways, &ready);
     let found = work.found.split_off(begun);
-    let (id, meta) = (new.subject.id, new.subject.meta);
-    let rank = Arc::new(Rank {
-        created: meta.creation_timestamp.clone(),
-        namespace: id.namespace.clone(),
-        name: id.name.clone(),
-        kind: id.kind,
-    });
+    let rank = Arc::new(Rank::of(&new.subject));
     for Join { at, hosts } in &joins {
         work.memo.tables[at.0][at.1].join(&rank, &ready.converted, hosts);
     }
@@ -233,17 +219,5 @@ fn join<'o>(work: &mut Work<'o>, gateways: &[Gateway<'o>], new: New<'o>) -> Know
         converted: ready.converted,
         joins,
         status: status.map(Arc::new),
-    }
-}
-
-impl Rank {
-    /// The route, which is there as long as its rank is in a table.
-    pub fn subject<'o>(&self, objects: &'o Objects) -> Option<Subject<'o>> {
-        let key = Key::new(&self.namespace, &self.name);
-        match self.kind {
-            Kind::HttpRoute => objects.http_routes.get(&key).map(Object::subject),
-            Kind::GrpcRoute => objects.grpc_routes.get(&key).map(Object::subject),
-            _ => None,
-        }
     }
 }

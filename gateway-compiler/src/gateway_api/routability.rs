@@ -4,7 +4,6 @@
 //! it out, and what it gave is read from the Service itself, so a status says nothing that is not so. All else is of a
 //! pool, about which nothing is promised.
 
-use super::address::Asked;
 use crate::generated::{ClusterIp, GATEWAY_NAME_LABEL, PROXY, PROXY_NAME_LABEL, label};
 use crate::objects::{Key, ObjectId, Objects, kinds};
 use std::net::IpAddr;
@@ -13,6 +12,9 @@ use std::net::IpAddr;
 pub(super) const CLUSTER: &str = "Cluster";
 /// What the conformance suite asks for; it promises nothing.
 const SENTINEL: &str = "testing.x-k8s.io/sentinel";
+
+/// An address, or why it is not to be had.
+pub(super) type Asked = Result<IpAddr, String>;
 
 /// What is asked of an address that comes from a pool; `None`: nothing like that is to be had.
 pub(super) fn of_pool(asked: Option<&str>) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! Routes of every kind in one shape: who they belong to and what they carry, before they meet a listener.
 
 use super::backend_ref::Unresolved;
-use super::memo::Asked;
+use super::wanted::Asked;
 use super::{Work, hostname};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::objects::kinds::ParentRef;

@@ -3,10 +3,10 @@
 //!
 //! Law: a table is what the routes in it make, in whatever order they came and went.
 
-use super::assemble::report_shadowed;
 use super::listener::{Attached, Met};
-use super::roster::Rank;
+use super::rank::Rank;
 use super::route::{Carries, Converted};
+use super::shadowed;
 use crate::diagnostic::Diagnostic;
 use crate::objects::{Key, Objects};
 use crate::plane::Wish;
@@ -194,7 +194,7 @@ fn one(
     });
     let ranked: Vec<(&Arc<Rank>, &Arc<HttpRule>)> = all.collect();
     let mut found = Vec::new();
-    report_shadowed(objects, hostname, &ranked, &mut found);
+    shadowed::report(objects, hostname, &ranked, &mut found);
     let rules: Vec<_> = ranked.into_iter().map(|(_, rule)| Arc::clone(rule)).collect();
     let same = known.and_then(|known| same_host(known, hostname, &rules));
     let host = same.unwrap_or_else(|| {

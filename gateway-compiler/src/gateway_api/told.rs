@@ -1,9 +1,8 @@
 //! What Gateways and their ListenerSets are told, once every route is attached.
 
 use super::condition::{Told, condition, holds_without};
-use super::gateway::Gateway;
+use super::gateway::{Gateway, ListenerSet};
 use super::listener::Listener;
-use super::listener_set::ListenerSet;
 use crate::plane;
 use crate::status::{ConditionKind, GatewayAddress, ListenerStatus, ObjectStatus, Status, reason};
 
