@@ -37,6 +37,7 @@ mod control;
 mod credit;
 mod drain;
 mod edit;
+mod ending;
 mod fail;
 mod finish;
 mod forward;

@@ -19,11 +19,10 @@ mod gather;
 
 use self::call::Call;
 use self::fields::{Asked, Decimal, compose, take_fields};
-pub use self::gather::Vetting;
 use super::Engine;
 use super::connection::Connection;
 use super::edit::framing;
-use super::stream::{DOWN, StreamKey, UP};
+use super::stream::{DOWN, Question, StreamKey, UP};
 use super::timer::Timed;
 use crate::authorization::Unanswered;
 use crate::h2::frame::ErrorCode;
@@ -41,22 +40,6 @@ const QUESTIONS_MAX: usize = 4096;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// No filter of a rule edits a question.
 const NO_RULE: RuleId = RuleId(u32::MAX);
-
-/// What is asked about whom, and what came back.
-pub struct Question {
-    of: StreamKey,
-    /// It went to a second endpoint.
-    again: bool,
-    /// A refusal: its head, its status, and what came of its body.
-    refusal: Option<FieldList>,
-    status: u16,
-    /// Of a refusal over HTTP its body; of a call all of the answer's.
-    body: Vec<u8>,
-    /// It is a gRPC call.
-    call: bool,
-    /// What ended it without an answer, if it is known before it ends.
-    why: Option<Unanswered>,
-}
 
 impl Engine {
     /// Asks whether a guarded request may pass. It waits, or is refused.

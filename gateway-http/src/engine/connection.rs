@@ -3,6 +3,7 @@
 //! A connection is killed once: its streams end or move on, its slot empties, `Action::Close` is queued; only when
 //! the driver took that action may the slot be given again.
 
+pub use super::ending::{Closing, Farewell};
 use super::http1::Http1;
 use super::http2::Http2;
 use super::out::Out;
@@ -17,28 +18,6 @@ use gateway_core::model::Side;
 use gateway_core::time::Moment;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-
-/// How a connection is to end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum Closing {
-    #[default]
-    No,
-    /// Nothing more is read; what is queued goes out first.
-    AfterFlush,
-    /// As soon as no connection is out of its slot.
-    Now,
-}
-
-/// How far the two-step farewell went (RFC 9113 6.8).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum Farewell {
-    #[default]
-    None,
-    /// GOAWAY with the highest id: open nothing new, what is on its way is still served.
-    Announced,
-    /// GOAWAY with the last id served.
-    Final,
-}
 
 /// What is spoken.
 pub enum Codec {
@@ -232,6 +211,15 @@ impl Connection {
     #[inline]
     pub fn may_borrow(&self) -> bool {
         !self.blocked && !self.is_connecting()
+    }
+
+    /// The HTTP/1.1 state; only called where the codec is known.
+    #[inline]
+    pub(super) fn http1(&mut self) -> &mut Http1 {
+        match &mut self.codec {
+            Codec::Http1(http1) => http1,
+            Codec::Http2(_) | Codec::Detecting => unreachable!("messages are read from HTTP/1.1 connections alone"),
+        }
     }
 
     pub fn protocol_name(&self) -> &'static str {

@@ -19,36 +19,9 @@ use super::pool::Pool;
 use super::stream::Leg;
 use crate::h2::frame;
 use crate::limits::Limits;
-use gateway_core::model::Side;
 
 /// What a PING that measures carries.
 const OPAQUE: [u8; 8] = *b"sluice\0\x02";
-
-/// The sizes of a connection's receive windows.
-#[derive(Clone, Copy)]
-pub struct Windows {
-    pub connection: u32,
-    /// What a stream's window is grown to when it is next given credit.
-    pub stream: u32,
-    /// To be kept from the next credits, because the connection's window was made smaller.
-    withheld: u32,
-    /// Credit given back so far.
-    returned: u64,
-    /// A measurement under way, and what was consumed before.
-    probe: Option<u64>,
-}
-
-impl Windows {
-    pub fn new(side: Side, limits: &Limits) -> Self {
-        Self {
-            connection: Http2::window(side, limits),
-            stream: limits.stream_window,
-            withheld: 0,
-            returned: 0,
-            probe: None,
-        }
-    }
-}
 
 impl Http2 {
     /// So much is consumed that the peer is told.

@@ -11,9 +11,7 @@ mod body;
 mod downstream;
 mod upstream;
 
-use super::connection::{Closing, Codec, Connection};
-use super::leg::Body;
-use super::pool::Pool;
+use super::ending::Closing;
 use super::stream::Leg;
 use crate::h1::body::Reader;
 use crate::h1::{Framing, Persistence, Version, chunked, write};
@@ -295,51 +293,22 @@ impl Http1 {
         self.awaits_continue
     }
 
+    /// How the end of what is sent is told.
+    #[inline]
+    pub fn sending(&self) -> Framing {
+        self.sending
+    }
+
+    /// Whether the exchange became a tunnel.
+    #[inline]
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
     /// Since when a head is coming in.
     pub fn head_since(&self) -> Option<Moment> {
         self.head_since
     }
-}
-
-impl Connection {
-    /// The HTTP/1.1 state; only called where the codec is known.
-    #[inline]
-    pub(super) fn http1(&mut self) -> &mut Http1 {
-        match &mut self.codec {
-            Codec::Http1(http1) => http1,
-            Codec::Http2(_) | Codec::Detecting => unreachable!("messages are read from HTTP/1.1 connections alone"),
-        }
-    }
-}
-
-/// Body bytes as the framing wants them. `true` when the output now references the chunk.
-pub fn send_body(connection: &mut Connection, body: Body<'_>, end: bool, limits: &Limits, pool: &mut Pool) -> bool {
-    let may_borrow = connection.may_borrow() && body.bytes.len() >= limits.borrow_bytes_min;
-    let framing = connection.http1().sending;
-    let mut borrowed = false;
-    if !body.bytes.is_empty() && framing != Framing::None {
-        let out = connection.out.tail(pool);
-        if framing == Framing::Chunked {
-            chunked::put_chunk_header(out, body.bytes.len());
-        }
-        match body.chunk_at {
-            Some(from) if may_borrow => {
-                connection.out.borrow(from, from + body.bytes.len());
-                borrowed = true;
-            }
-            Some(_) | None => out.extend_from_slice(body.bytes),
-        }
-        if framing == Framing::Chunked {
-            chunked::put_chunk_end(connection.out.tail(pool));
-        }
-    }
-    if end && framing == Framing::Chunked {
-        chunked::put_last_chunk(connection.out.tail(pool), None);
-    }
-    if end {
-        connection.finishing |= connection.http1().tunnel;
-    }
-    borrowed
 }
 
 fn content_length(fields: &FieldList) -> Option<u64> {

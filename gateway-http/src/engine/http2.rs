@@ -3,11 +3,9 @@
 //! The state of streams is in their legs; here are the connection's own windows, the compression tables, the ids, and
 //! the ring of streams that wait for room on this connection.
 
-use super::connection::Farewell;
-use super::credit::Windows;
+use super::ending::Farewell;
 use super::guard::{Guard, Queue};
 use super::idmap::IdMap;
-use super::keepalive::Keepalive;
 use super::stream::StreamKey;
 use crate::h2::frame::{self, ErrorCode, PAYLOAD_MAX, WINDOW_DEFAULT, WINDOW_MAX};
 use crate::h2::hpack::{Decoder, Encoder};
@@ -37,6 +35,47 @@ pub struct ConnectionError {
 /// Shorthand for a failed connection.
 pub const fn broken<T>(code: ErrorCode, why: &'static str) -> Result<T, ConnectionError> {
     Err(ConnectionError { code, why })
+}
+
+/// What is known of a peer's life.
+#[derive(Clone, Copy, Default)]
+pub struct Keepalive {
+    /// The connection's bytes when they were last looked at, and when they last were more than before.
+    pub(in crate::engine) bytes: u64,
+    pub(in crate::engine) heard: Moment,
+    /// A PING that nothing has come after.
+    pub(in crate::engine) asked: Option<Moment>,
+    /// The last PING, and the peer's messages until then.
+    pub(in crate::engine) last: Option<(Moment, Progress)>,
+}
+
+/// Changes when the peer sends DATA or ends streams.
+pub(in crate::engine) type Progress = (i64, u32, u64);
+
+/// The sizes of a connection's receive windows.
+#[derive(Clone, Copy)]
+pub struct Windows {
+    pub connection: u32,
+    /// What a stream's window is grown to when it is next given credit.
+    pub stream: u32,
+    /// To be kept from the next credits, because the connection's window was made smaller.
+    pub(in crate::engine) withheld: u32,
+    /// Credit given back so far.
+    pub(in crate::engine) returned: u64,
+    /// A measurement under way, and what was consumed before.
+    pub(in crate::engine) probe: Option<u64>,
+}
+
+impl Windows {
+    pub fn new(side: Side, limits: &Limits) -> Self {
+        Self {
+            connection: Http2::window(side, limits),
+            stream: limits.stream_window,
+            withheld: 0,
+            returned: 0,
+            probe: None,
+        }
+    }
 }
 
 /// A field block of which more CONTINUATION frames must come.

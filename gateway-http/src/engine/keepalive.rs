@@ -10,6 +10,7 @@
 
 use super::Engine;
 use super::connection::{Closing, Codec, Connection};
+use super::http2::Progress;
 use crate::h2::frame;
 use gateway_core::time::Moment;
 use std::time::Duration;
@@ -18,21 +19,6 @@ use std::time::Duration;
 pub const QUIET_INTERVAL: Duration = Duration::from_secs(310);
 /// What our PINGs carry.
 const OPAQUE: [u8; 8] = *b"sluice\0\x01";
-
-/// What is known of a peer's life.
-#[derive(Clone, Copy, Default)]
-pub struct Keepalive {
-    /// The connection's bytes when they were last looked at, and when they last were more than before.
-    bytes: u64,
-    heard: Moment,
-    /// A PING that nothing has come after.
-    asked: Option<Moment>,
-    /// The last PING, and the peer's messages until then.
-    last: Option<(Moment, Progress)>,
-}
-
-/// Changes when the peer sends DATA or ends streams.
-type Progress = (i64, u32, u64);
 
 /// What the timer has to do.
 enum Next {

@@ -4,9 +4,9 @@
 //! by the turn.
 
 use super::connection::{Codec, Connection};
-use super::http1;
 use super::pool::Pool;
 use super::stream::{Leg, Wait};
+use crate::h1::{Framing, chunked};
 use crate::h2::frame::{self, ErrorCode, PAYLOAD_MAX};
 use crate::head::FieldList;
 use crate::limits::Limits;
@@ -82,7 +82,7 @@ impl Connection {
         leg.sent_end |= end;
         match &mut self.codec {
             Codec::Http2(_) => self.send_data(leg, body, end, limits, pool),
-            Codec::Http1(_) => http1::send_body(self, body, end, limits, pool),
+            Codec::Http1(_) => send_http1_body(self, body, end, limits, pool),
             Codec::Detecting => false,
         }
     }
@@ -159,4 +159,34 @@ impl Connection {
             }
         }
     }
+}
+
+/// Body bytes as the framing wants them. `true` when the output now references the chunk.
+fn send_http1_body(connection: &mut Connection, body: Body<'_>, end: bool, limits: &Limits, pool: &mut Pool) -> bool {
+    let may_borrow = connection.may_borrow() && body.bytes.len() >= limits.borrow_bytes_min;
+    let framing = connection.http1().sending();
+    let mut borrowed = false;
+    if !body.bytes.is_empty() && framing != Framing::None {
+        let out = connection.out.tail(pool);
+        if framing == Framing::Chunked {
+            chunked::put_chunk_header(out, body.bytes.len());
+        }
+        match body.chunk_at {
+            Some(from) if may_borrow => {
+                connection.out.borrow(from, from + body.bytes.len());
+                borrowed = true;
+            }
+            Some(_) | None => out.extend_from_slice(body.bytes),
+        }
+        if framing == Framing::Chunked {
+            chunked::put_chunk_end(connection.out.tail(pool));
+        }
+    }
+    if end && framing == Framing::Chunked {
+        chunked::put_last_chunk(connection.out.tail(pool), None);
+    }
+    if end {
+        connection.finishing |= connection.http1().is_tunnel();
+    }
+    borrowed
 }

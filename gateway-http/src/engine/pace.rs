@@ -26,18 +26,6 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 /// A client has this long to answer a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a stream had moved at the last look, and when it last moved enough.
-#[derive(Clone, Copy, Default)]
-pub struct Pace {
-    /// Body bytes of the request that came, and of the response that the client's connection took.
-    came: u64,
-    taken: u64,
-    /// Since when the client owes body bytes, leaves the response standing, nothing moves at all.
-    owes_since: Moment,
-    stands_since: Moment,
-    still_since: Moment,
-}
-
 impl Limits {
     /// Between two looks at the streams of a connection.
     pub(super) fn look_interval(&self) -> Duration {

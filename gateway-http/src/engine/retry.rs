@@ -38,27 +38,6 @@ const PUSHBACK_MAX: Duration = Duration::from_secs(300);
 const PUSHBACK: &[u8] = b"grpc-retry-pushback-ms";
 const PREVIOUS_ATTEMPTS: &[u8] = b"grpc-previous-rpc-attempts";
 
-/// Where a stream is in its attempts.
-#[derive(Clone, Copy, Default)]
-pub struct Retrying {
-    /// Its rule has retries.
-    pub on: bool,
-    /// It pauses before the next attempt.
-    pub pauses: bool,
-    /// Retries so far, and what for the last one was.
-    pub count: u8,
-    pub why: Option<Retried>,
-    /// When the attempt under way must be over, or the pause is.
-    pub due: Option<Moment>,
-}
-
-impl Retrying {
-    /// When an attempt under way must be over.
-    pub fn attempt_due(&self) -> Option<Moment> {
-        self.due.filter(|_| !self.pauses)
-    }
-}
-
 impl Stream {
     /// When the attempt under way must be over: its own time or the whole request's.
     pub fn attempt_deadline(&self) -> Option<Moment> {

@@ -9,19 +9,29 @@
 //!   `reset`, `credit`, `detach` (`leg.rs`), each one `match` over the connection's codec.
 //! * Heads are [`FieldList`]s in HTTP/2's vocabulary on both sides of the seam, bodies are plain bytes.
 //!
+//! What each part of the engine keeps in a stream lies in `stream/`; what it does with it, in the part's own file.
+//!
 //! # Laws
 //! * A stream's slot is reused; whoever keeps a [`StreamKey`] across turns compares generations.
 //! * A stream ends exactly once, in `finish.rs`; there its outcome is made and both legs have left their connections.
 
+mod key;
+mod pace;
+mod question;
+mod retrying;
+mod tunnel;
+mod words;
+
+pub use self::key::StreamKey;
+use self::pace::Pace;
+pub use self::question::{Question, Vetting};
+pub use self::retrying::Retrying;
+pub use self::tunnel::{Asked, Stage, Tunnel};
+pub use self::words::Words;
 use super::ConnId;
-use super::auth::{Question, Vetting};
-use super::pace::Pace;
-use super::retry::Retrying;
 use super::timer::TimerId;
-use super::transform::Transform;
-use super::tunnel::Tunnel;
 use crate::grpc::message::Messages;
-use crate::grpc_web::Speaks;
+use crate::grpc_web::{Speaks, Translation};
 use crate::head::FieldList;
 use crate::head::facts::Method;
 use crate::trace::Trace;
@@ -40,13 +50,6 @@ pub const UP: usize = 1;
 /// Endpoints one request may be tried on without a pause, whatever the limits say; so many are remembered.
 pub const TRIED_MAX: usize = 4;
 
-/// A stream as something that outlives a turn may name it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamKey {
-    pub index: u32,
-    pub generation: u32,
-}
-
 /// Why body bytes for a leg wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Wait {
@@ -59,6 +62,13 @@ pub enum Wait {
     Answer,
     /// For the leg's own window: it is in no list and costs nothing until its peer gives credit.
     Stream,
+}
+
+/// What a stream's bodies go through. Closed.
+#[derive(Clone, Copy, Debug)]
+pub enum Transform {
+    /// Base64 grows by a third.
+    GrpcWeb(Translation),
 }
 
 /// One side of a stream. "Received" is what came from this leg's peer, "sent" what went to it.

@@ -10,7 +10,7 @@
 use super::Engine;
 use super::connection::Connection;
 use super::leg::Body;
-use super::stream::{DOWN, UP};
+use super::stream::{DOWN, Transform, UP};
 use crate::grpc::message::TooLarge;
 use crate::grpc_web::{Speaks, Translation};
 use crate::head::FieldList;
@@ -20,13 +20,6 @@ use gateway_core::ir::RouteKind;
 
 /// Bytes that the scratch buffer of transforms may keep between two uses.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
-
-/// What a stream's bodies go through. Closed.
-#[derive(Clone, Copy, Debug)]
-pub enum Transform {
-    /// Base64 grows by a third.
-    GrpcWeb(Translation),
-}
 
 /// A gRPC message's largest size in bytes, from requests and from responses.
 pub fn messages_max(body: Option<u64>, message: Option<u32>) -> [u32; 2] {

@@ -18,7 +18,6 @@ mod ask;
 mod farewell;
 
 pub use self::ask::Opening;
-use self::farewell::Words;
 use super::Engine;
 use super::connection::{Codec, Connection};
 use super::leg::Body;
@@ -27,67 +26,6 @@ use super::timer::{Timed, TimerId};
 use crate::h2::frame::ErrorCode;
 use crate::websocket;
 use gateway_core::fault::Fault;
-use gateway_core::time::Moment;
-
-/// What a client asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asked {
-    /// The protocols in `upgrade`.
-    Protocol,
-    /// CONNECT.
-    Connect,
-}
-
-/// How far it came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Asked,
-    Open,
-    /// The endpoint answered as it would any request.
-    Refused,
-}
-
-/// A stream's tunnel, asked for or open.
-pub struct Tunnel {
-    asked: Asked,
-    stage: Stage,
-    /// What the endpoint must answer to a key that is not the client's.
-    accept: Option<[u8; 28]>,
-    /// What is said in it by the gateway itself; WebSocket only.
-    words: Option<Words>,
-    /// When bytes went through last.
-    active: Moment,
-}
-
-impl Tunnel {
-    fn new(asked: Asked, now: Moment) -> Box<Self> {
-        Box::new(Self {
-            asked,
-            stage: Stage::Asked,
-            accept: None,
-            words: None,
-            active: now,
-        })
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.stage == Stage::Open
-    }
-
-    pub fn is_refused(&self) -> bool {
-        self.stage == Stage::Refused
-    }
-
-    /// For the admin.
-    pub fn kind(&self) -> &'static str {
-        match (self.stage, self.asked, &self.words) {
-            (Stage::Asked | Stage::Refused, _, _) => "request",
-            (Stage::Open, Asked::Connect, _) => "connect",
-            (Stage::Open, Asked::Protocol, Some(_)) => "websocket",
-            (Stage::Open, Asked::Protocol, None) => "upgrade",
-        }
-    }
-}
 
 impl Connection {
     fn is_http2(&self) -> bool {

@@ -17,19 +17,6 @@ use crate::head::facts::decimal;
 use crate::head::{FieldList, Token};
 use gateway_core::fault::Fault;
 
-/// What a stream keeps for the sake of its question.
-#[derive(Default)]
-pub struct Vetting {
-    /// Its body is being gathered ...
-    gathering: bool,
-    /// ... and may have so many octets.
-    body_bytes_max: usize,
-    /// Of what waits for its upstream leg, the bytes that count as held.
-    pub held: usize,
-    /// What the service adds to the response's head.
-    pub response: Vec<Edit>,
-}
-
 impl Stream {
     /// Whether its body is being gathered.
     #[inline]

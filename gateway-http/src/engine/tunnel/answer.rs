@@ -3,10 +3,9 @@
 use super::super::connection::{Codec, Connection};
 use super::super::http2::{ConnectionError, broken};
 use super::super::leg::Body;
-use super::super::stream::{DOWN, UP, Wait};
+use super::super::stream::{Asked, DOWN, Stage, UP, Wait, Words};
 use super::super::{Engine, at};
-use super::farewell::Words;
-use super::{Asked, Stage, is_websocket};
+use super::is_websocket;
 use crate::h1::head::options;
 use crate::h2::frame::ErrorCode;
 use crate::head::facts::ResponseFacts;

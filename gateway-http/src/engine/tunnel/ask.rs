@@ -4,8 +4,8 @@
 use super::super::Engine;
 use super::super::at;
 use super::super::connection::{Codec, Connection};
-use super::super::stream::{DOWN, UP, Wait};
-use super::{Asked, Tunnel, is_websocket};
+use super::super::stream::{Asked, DOWN, Tunnel, UP, Wait};
+use super::is_websocket;
 use crate::h1::head::options;
 use crate::head::Token;
 use crate::head::facts::Method;
