@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, where, and how to mend it.
 
-use crate::objects::ObjectId;
+use crate::objects::id::ObjectId;
 use std::fmt;
 use std::sync::Arc;
 

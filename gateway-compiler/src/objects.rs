@@ -6,6 +6,7 @@
 #[macro_use]
 mod tables;
 mod cluster;
+pub mod id;
 pub mod kinds;
 mod known;
 mod read;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use cluster::Change;
+pub use id::{Key, ObjectId};
 pub use known::Kind;
 
 /// A text with a name: a file, or standard input.
@@ -37,46 +39,6 @@ impl Source {
             name: name.into(),
             text: text.into(),
         }
-    }
-}
-
-/// Which object: unique over all sources.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId {
-    pub kind: Kind,
-    /// Empty for kinds without namespaces.
-    pub namespace: String,
-    pub name: String,
-}
-
-impl fmt::Display for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.namespace.as_str() {
-            "" => write!(f, "{} {}", self.kind, self.name),
-            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
-        }
-    }
-}
-
-/// `namespace/name`, the key objects of one kind are held by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    pub namespace: String,
-    pub name: String,
-}
-
-impl Key {
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod attach;
 pub mod bpf;
 pub mod counters;
+pub mod error;
 pub mod features;
 pub mod flows;
 pub mod inspect;
@@ -21,6 +22,7 @@ use crate::sys::netlink::Netlink;
 use crate::warden::{Answer, Request, Warden};
 use announcements::Announcements;
 use apply::Writer;
+pub use error::KernelError;
 use flows::{KernelFlow, Sweep, Wake};
 use gateway_common::abi::Reason;
 use gateway_core::ids::{EndpointId, ListenerId};
@@ -29,8 +31,6 @@ use gateway_core::model::{ConnectionView, LivePlane, Side};
 use gateway_core::reconcile::MapOp;
 use load::Maps;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -82,41 +82,6 @@ pub struct KernelOptions {
     /// After so long without a datagram a UDP flow that goes both ways is forgotten.
     pub udp_idle: Duration,
 }
-
-/// Why the kernel plane did not start, or did not do what it was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KernelError {
-    /// The kernel, the device or this build lacks it.
-    Unavailable(String),
-    /// It is there, but not for this process.
-    NotPermitted(String),
-    /// It should have worked.
-    Failed(String),
-}
-
-impl KernelError {
-    /// `EPERM` and `EACCES` are a matter of permission, `ENOSYS` and `EOPNOTSUPP` of what is there.
-    pub fn from_io(doing: &str, error: &io::Error) -> Self {
-        let text = format!("{doing}: {error}");
-        match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => KernelError::NotPermitted(text),
-            Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::ENODEV) => KernelError::Unavailable(text),
-            _ => KernelError::Failed(text),
-        }
-    }
-}
-
-impl fmt::Display for KernelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KernelError::Unavailable(text) | KernelError::NotPermitted(text) | KernelError::Failed(text) => {
-                f.write_str(text)
-            }
-        }
-    }
-}
-
-impl std::error::Error for KernelError {}
 
 /// What runs, and why not more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

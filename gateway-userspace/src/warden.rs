@@ -3,9 +3,9 @@
 //!
 //! It runs in the gateway's own process; the list is what a process of its own will serve over a socket pair.
 
-use crate::kernel::KernelError;
 use crate::kernel::attach::{self, Hook, How};
 use crate::kernel::bpf;
+use crate::kernel::error::KernelError;
 use crate::kernel::load::Programs;
 use crate::kernel::pins::Pins;
 use crate::sys::interfaces::Interface;

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod command;
+mod context;
 mod datagrams;
 mod http;
 pub mod memory;

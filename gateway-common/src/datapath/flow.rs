@@ -2,7 +2,7 @@
 //! The model, and why each step is safe against the others, is `docs/adr/0003-flow-state.md`.
 
 use super::header::{FIN, PROTO_UDP, RST};
-use super::{Head, Packet, Tables, ingress};
+use super::{Head, Packet, Tables};
 use crate::abi::{AddrWords, Endpoint, Flow, FlowKey, FlowPhase, Reason, Slot};
 
 /// Which of the two tables.
@@ -45,6 +45,24 @@ pub struct Opening {
     pub before: Before,
 }
 
+/// What [`open`] records of the client's side.
+#[inline(always)]
+fn opening<P: Packet>(packet: &P, vip: u32, before: Before) -> Opening {
+    Opening {
+        vip,
+        ifindex: packet.ifindex(),
+        macs: packet.get(0).map_or([0; 3], way_back),
+        before,
+    }
+}
+
+/// Ethernet addresses of an answer to a frame that came with these: destination and source change places.
+#[inline(always)]
+const fn way_back(macs: [u32; 3]) -> [u32; 3] {
+    let [a, b, c] = macs;
+    [b >> 16 | c << 16, c >> 16 | a << 16, a >> 16 | b << 16]
+}
+
 /// The endpoint of a segment that opens or ends a connection or whose slot is unsettled, and what to record of it.
 #[inline(always)]
 pub(super) fn consult<P: Packet, T: Tables, const V6: bool, const L3: usize>(
@@ -57,7 +75,7 @@ pub(super) fn consult<P: Packet, T: Tables, const V6: bool, const L3: usize>(
     let key = head.key();
     let Some(entry) = tables.find(Table::Flows, &key) else {
         return match (head.opens(), slot.current == slot.previous) {
-            (true, _) => Ok((slot.current, Some(ingress::opening(packet, vip, Before::NOTHING)))),
+            (true, _) => Ok((slot.current, Some(opening(packet, vip, Before::NOTHING)))),
             // Its entry is gone; every live flow of this slot is on `current`, so if it lives, it is there.
             (false, true) => Ok((slot.current, None)),
             (false, false) => Err(Reason::NoFlow),
@@ -77,7 +95,7 @@ pub(super) fn consult<P: Packet, T: Tables, const V6: bool, const L3: usize>(
             port_be: flow.port_be,
             closing,
         });
-        return Ok((index, Some(ingress::opening(packet, vip, before))));
+        return Ok((index, Some(opening(packet, vip, before))));
     }
     if !lives {
         return Err(Reason::NoEndpoint);
@@ -109,7 +127,7 @@ pub(super) fn datagram<P: Packet, T: Tables, const V6: bool, const L3: usize>(
 ) -> Result<(u16, Option<Opening>), Reason> {
     let key = head.key();
     let Some(entry) = tables.find(Table::Flows, &key) else {
-        return Ok((slot.current, Some(ingress::opening(packet, vip, Before::NOTHING))));
+        return Ok((slot.current, Some(opening(packet, vip, Before::NOTHING))));
     };
     let (index, seen) = entry.with(|flow| (flow.endpoint, flow.seen));
     let lives = tables
@@ -127,7 +145,7 @@ pub(super) fn datagram<P: Packet, T: Tables, const V6: bool, const L3: usize>(
         closing: false,
     });
     if !lives {
-        return Ok((slot.current, Some(ingress::opening(packet, vip, before))));
+        return Ok((slot.current, Some(opening(packet, vip, before))));
     }
     let twin = entry.with(|flow| key.twin_of_flow(flow));
     entry.set_seen(now);
@@ -140,7 +158,7 @@ pub(super) fn datagram<P: Packet, T: Tables, const V6: bool, const L3: usize>(
         }
         return Ok((index, None));
     }
-    Ok((index, Some(ingress::opening(packet, vip, before))))
+    Ok((index, Some(opening(packet, vip, before))))
 }
 
 /// Whether the index still means the endpoint that the flow was opened to.
@@ -279,5 +297,19 @@ fn forget<T: Tables>(tables: &T, twin: &FlowKey, key: &FlowKey) {
         .is_some_and(|entry| entry.with(|reverse| returns_to(reverse, key)));
     if ours {
         tables.remove(Table::Reverse, twin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::Word;
+
+    #[test]
+    fn the_way_back_swaps_destination_and_source() {
+        let frame = [1u8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let mut back = [0u8; 12];
+        way_back(<[u32; 3]>::load(&frame).unwrap()).store(&mut back).unwrap();
+        assert_eq!(back, [7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6]);
     }
 }

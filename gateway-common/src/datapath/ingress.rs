@@ -4,7 +4,7 @@
 //! open or end a connection, for every segment while the slot is unsettled, and for every datagram. Order matters: nothing is recorded
 //! or written before the packet is certain to be sent.
 
-use super::flow::{self, Before, Opening};
+use super::flow;
 use super::header::{FIN, RST, SYN};
 use super::rewrite::End;
 use super::{Head, Outcome, Packet, Tables, slot_of};
@@ -69,36 +69,4 @@ fn forward<P: Packet, T: Tables, const V6: bool, const L3: usize>(
             Ok(endpoint.ifindex)
         })
         .unwrap_or(Err(Reason::NoEndpoint))
-}
-
-/// What [`flow::open`] records of the client's side.
-#[inline(always)]
-pub(super) fn opening<P: Packet>(packet: &P, vip: u32, before: Before) -> Opening {
-    Opening {
-        vip,
-        ifindex: packet.ifindex(),
-        macs: packet.get(0).map_or([0; 3], way_back),
-        before,
-    }
-}
-
-/// Ethernet addresses of an answer to a frame that came with these: destination and source change places.
-#[inline(always)]
-const fn way_back(macs: [u32; 3]) -> [u32; 3] {
-    let [a, b, c] = macs;
-    [b >> 16 | c << 16, c >> 16 | a << 16, a >> 16 | b << 16]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::datapath::Word;
-
-    #[test]
-    fn the_way_back_swaps_destination_and_source() {
-        let frame = [1u8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-        let mut back = [0u8; 12];
-        way_back(<[u32; 3]>::load(&frame).unwrap()).store(&mut back).unwrap();
-        assert_eq!(back, [7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6]);
-    }
 }

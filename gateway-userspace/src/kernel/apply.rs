@@ -3,7 +3,7 @@
 //! Ring swaps that follow each other are one batch: the kernel waits for a grace period at every map-in-map update
 //! (8-16 ms), and a batch waits once.
 
-use super::KernelError;
+use super::error::KernelError;
 use super::load::Maps;
 use super::locate::Locator;
 use super::map::Map;

@@ -4,8 +4,8 @@
 //! A link that an earlier process left is adopted: its program is replaced in place, so that no packet and no
 //! connection sees a gap. An interface that carries someone else's XDP program is refused, with its name.
 
-use super::KernelError;
 use super::bpf::{self, AttachType, Attached, Target};
+use super::error::KernelError;
 use super::pins::Pins;
 use crate::sys::interfaces::Interface;
 use crate::sys::netlink::Netlink;

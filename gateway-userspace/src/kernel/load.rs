@@ -1,6 +1,6 @@
 //! The embedded eBPF object: its maps (made, or adopted where pinned) and its programs.
 
-use super::KernelError;
+use super::error::KernelError;
 use super::map::{Map, PerCpu, possible_cpus};
 use super::pins::Pins;
 use aya::maps::Map as AyaMap;

@@ -4,8 +4,8 @@
 //! One process at a time: the directory is locked while it is used, and the kernel drops the lock with the process. A
 //! process that hands over lets the lock go first, and from then on touches nothing here.
 
-use super::KernelError;
 use super::bpf;
+use super::error::KernelError;
 use gateway_common::abi::PIN_VERSION;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};

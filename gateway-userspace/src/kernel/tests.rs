@@ -28,7 +28,7 @@ fn off_needs_nothing_and_does_nothing() {
 
 #[test]
 fn an_errno_decides_between_permission_and_lack() {
-    let error = |errno| KernelError::from_io("x", &io::Error::from_raw_os_error(errno));
+    let error = |errno| KernelError::from_io("x", &std::io::Error::from_raw_os_error(errno));
     assert!(matches!(error(libc::EPERM), KernelError::NotPermitted(_)));
     assert!(matches!(error(libc::EOPNOTSUPP), KernelError::Unavailable(_)));
     assert!(matches!(error(libc::ENOMEM), KernelError::Failed(_)));

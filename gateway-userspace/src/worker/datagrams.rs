@@ -11,9 +11,9 @@
 mod session;
 
 use super::accept::unmapped;
+use super::context::Context;
 use super::slab::{Key, Slab};
 use super::token::Source;
-use super::turn::Context;
 use crate::sys::datagrams::{self, Batch};
 use crate::telemetry::access_log::relay::{RelayEnd, RelayOutcome};
 use crate::telemetry::report::RelayMetrics;

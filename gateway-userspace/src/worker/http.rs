@@ -5,10 +5,10 @@ pub mod close;
 pub mod open;
 pub mod read;
 
+use super::context::Context;
 use super::slab::{Key, Slab};
 use super::socket::Socket;
 use super::splice::Strayed;
-use super::turn::Context;
 use crate::telemetry::report::TlsMetrics;
 use gateway_core::time::Moment;
 use gateway_http::engine::{Action, ConnId, Engine, EngineConfig, RESTORE_MAX, Transmitted};

@@ -17,9 +17,9 @@ mod secure;
 pub use pipes::PipePool;
 
 use super::accept::Incoming;
+use super::context::Context;
 use super::slab::{Key, Slab};
 use super::token::Source;
-use super::turn::Context;
 use crate::telemetry::access_log::relay::{RelayEnd, RelayOutcome};
 use crate::telemetry::report::{RelayMetrics, TlsMetrics};
 use gateway_core::balance::Balancers;

@@ -9,6 +9,7 @@ pub mod identity;
 pub mod keys;
 mod names;
 pub mod plans;
+mod provider;
 pub mod session;
 pub mod upstream;
 pub mod x509;

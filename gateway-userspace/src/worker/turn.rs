@@ -9,26 +9,25 @@
 //! the connections of one worker, not the process. More than [`PANICS_PER_MINUTE_MAX`] in a minute end the worker,
 //! because a gateway that only crashes must be seen to.
 
+use super::Seed;
 use super::accept::{self, Acceptors, BACKLOG};
 use super::command::{self, COMMANDS_PER_TURN, Command};
+use super::context::{Context, PAST_THE_KERNEL};
 use super::datagrams::DatagramPlane;
 use super::http::HttpPlane;
 use super::slab::Key;
 use super::splice::SplicePlane;
 use super::timers::Timers;
-use super::tls::TlsPlans;
 use super::token::Source;
-use super::{Seed, WorkerOptions};
 use crate::sys::clock::Clock;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::report::{Refusals, Report, TurnMetrics};
 use crate::telemetry::spans::SpanRecorder;
 use gateway_core::fault::Refusal;
-use gateway_core::snapshot::{Serve, Snapshot};
-use gateway_core::time::Moment;
+use gateway_core::snapshot::Serve;
 use gateway_http::engine::EngineConfig;
 use mio::net::TcpStream;
-use mio::{Events, Poll, Registry};
+use mio::{Events, Poll};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,28 +40,12 @@ pub const EVENTS_MAX: usize = 1024;
 /// Looks for more events before the writes, if the turn began with several: answers to what was just read may be there
 /// already, and then one write serves both.
 pub const REPOLLS_MAX: usize = 2;
-/// Why a connection to a kernel listener is relayed.
-pub const PAST_THE_KERNEL: &str = "its packets met no kernel program, as from a process on this host";
 /// Timers looked at in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;
 /// Goes at the queue of a listening socket that is to be closed.
 pub const LAST_ACCEPTS_MAX: usize = BACKLOG as usize / accept::ACCEPTS_PER_TURN;
 /// A worker that panics more often than this ends.
 pub const PANICS_PER_MINUTE_MAX: u32 = 30;
-
-/// What every part of a worker may use in a turn.
-pub struct Context {
-    /// When this turn began.
-    pub now: Moment,
-    pub snapshot: Arc<Snapshot>,
-    pub tls: Arc<TlsPlans>,
-    pub registry: Registry,
-    pub timers: Timers,
-    pub refusals: Refusals,
-    pub options: Arc<WorkerOptions>,
-    pub request_id_seed: u64,
-    pub draining: bool,
-}
 
 /// One worker, on its own thread.
 pub struct Worker {

@@ -2,11 +2,11 @@
 
 use super::HttpPlane;
 use crate::worker::accept::Incoming;
+use crate::worker::context::Context;
 use crate::worker::slab::Key;
 use crate::worker::socket::{LINGER, LINGER_BYTES_MAX, LINGER_SEALED, Stage};
 use crate::worker::splice::Strayed;
 use crate::worker::token::Source;
-use crate::worker::turn::Context;
 use gateway_core::fault::Refusal;
 use gateway_http::engine::ConnId;
 use std::net::Shutdown;

@@ -2,11 +2,11 @@
 
 use super::HttpPlane;
 use crate::worker::accept::{Incoming, keepalive};
+use crate::worker::context::Context;
 use crate::worker::slab::Key;
 use crate::worker::socket::{Handshake, Socket, Stage, connect_done};
 use crate::worker::tls::{Session, Upstream, identity};
 use crate::worker::token::Source;
-use crate::worker::turn::Context;
 use gateway_core::fault::Refusal;
 use gateway_core::ids::EndpointId;
 use gateway_core::ir::UpstreamProtocol;

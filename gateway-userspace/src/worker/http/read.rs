@@ -1,11 +1,11 @@
 //! Bytes come: from a socket, through TLS if there is any, to the engine, which parses them where they are.
 
 use super::{HttpPlane, READ_BYTES, READS_PER_TURN};
+use crate::worker::context::Context;
 use crate::worker::slab::Key;
 use crate::worker::socket::Stage;
 use crate::worker::tls::Session;
 use crate::worker::tls::session::{Fed, refusal};
-use crate::worker::turn::Context;
 use gateway_core::detect::client_hello::{self, Hello, NotHello};
 use gateway_core::fault::Refusal;
 use gateway_core::snapshot::ListenerPlan;

@@ -8,10 +8,10 @@
 use super::SplicePlane;
 use super::leg::{Lost, Taken};
 use super::relay::{Relay, Stage};
+use crate::worker::context::Context;
 use crate::worker::slab::Key;
 use crate::worker::tls::session::refusal;
 use crate::worker::tls::{Session, Upstream, identity};
-use crate::worker::turn::Context;
 use gateway_core::fault::Refusal;
 use gateway_core::ids::EndpointId;
 use gateway_core::time::Moment;

@@ -71,7 +71,7 @@ impl Keys {
 
 /// Why a certificate cannot be shown with its key, if it cannot.
 pub fn fault(certificate: &Certificate) -> Option<String> {
-    load(certificate, &super::plans::provider()).err()
+    load(certificate, &super::provider::provider()).err()
 }
 
 fn known(certificate: &Arc<Certificate>, before: Option<&Loaded>, provider: &CryptoProvider, now: i64) -> Known {

@@ -13,6 +13,7 @@ use super::clients::{self, Unchecked};
 use super::identity::ClientCheck;
 use super::keys::Keys;
 use super::names::{Names, OfClass};
+use super::provider::provider;
 use super::upstream::{Upstream, UpstreamTls};
 use crate::settings::tls::TlsSettings;
 use gateway_core::ids::{EndpointId, ListenerId};
@@ -524,19 +525,6 @@ fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
-}
-
-/// aws-lc-rs with AES-128-GCM first: as strong as anyone needs, and a third cheaper than AES-256.
-pub(super) fn provider() -> CryptoProvider {
-    use rustls::CipherSuite as Suite;
-    let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
-        Suite::TLS13_AES_128_GCM_SHA256
-        | Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-        | Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 0,
-        _ => 1,
-    });
-    provider
 }
 
 #[cfg(test)]
