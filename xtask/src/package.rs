@@ -6,13 +6,12 @@
 //! `config/kubernetes/base/sluice.yaml` is the chart with its default values, so that the two ways to install cannot part;
 //! `--write` renders it anew.
 
-mod render;
+pub mod render;
 
 use crate::conformance;
 use crate::setup::helm;
 use crate::shell::{Failure, say};
-
-pub use render::{CASES, KUSTOMIZATIONS, folder};
+use render::CASES;
 
 pub fn verb(args: &[String]) -> Result<(), Failure> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, STATE};
 use super::topology::NODE_ADDRESS;
-use crate::package::{CASES, KUSTOMIZATIONS, folder};
+use crate::package::render::{CASES, KUSTOMIZATIONS, folder};
 use crate::shell::{self, Failure, say, words};
 
 const NAMESPACE: &str = "sluice-system";

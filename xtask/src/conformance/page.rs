@@ -3,7 +3,6 @@
 use std::fs;
 
 use super::report::{Part, Profile};
-use super::suite::kept_report;
 use super::transcript::{Outcome, Test};
 use crate::shell::{self, Failure, say};
 
@@ -123,6 +122,11 @@ fn profiles(profiles: &[Profile]) -> String {
         ));
     }
     text
+}
+
+/// Where the report of a whole run is kept.
+fn kept_report(suite: &str) -> std::path::PathBuf {
+    shell::root().join(format!("docs/conformance/experimental-{suite}-default-report.yaml"))
 }
 
 #[cfg(test)]

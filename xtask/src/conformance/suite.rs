@@ -14,7 +14,7 @@ use super::page::{self, Findings};
 use super::report;
 use super::topology::{UNUSABLE, USABLE};
 use super::transcript::{Outcome, ROOT, Test, Transcript};
-use crate::shell::{self, Failure, say};
+use crate::shell::{Failure, say};
 
 /// Core features of the kinds of the standard channel; and two whose absence has core tests of its own.
 const CORE: &str = "Gateway,ReferenceGrant,HTTPRoute,GRPCRoute,TLSRoute,TLSRouteModeTerminate,TLSRouteModeMixed";
@@ -163,11 +163,6 @@ fn judge(tests: &[Test], ended_well: bool, options: &Options) -> Result<(), Fail
         )));
     }
     Ok(())
-}
-
-/// Where the report of a whole run is kept.
-pub fn kept_report(suite: &str) -> std::path::PathBuf {
-    shell::root().join(format!("docs/conformance/experimental-{suite}-default-report.yaml"))
 }
 
 #[cfg(test)]
