@@ -42,7 +42,7 @@ def check(request, context):
         case "down":
             context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         case "slow":
-            time.sleep(1)
+            time.sleep(4)
             return ok()
         case "big":
             return ok(headers=[option("x-big", "x" * 200_000)])

@@ -73,7 +73,7 @@ class Auth(Quiet):
             case "good":
                 self.answer(200, b"welcome", x_user="ann", x_extra="not taken")
             case "slow":
-                time.sleep(1)
+                time.sleep(4)
                 try:
                     self.answer(200, x_user="late")
                 except OSError:
@@ -242,10 +242,10 @@ def rows():
         check("its failure is a refusal", curl("/app", version, *body, token="down")[:2], (503, "out of order"))
         check("it closes", curl("/app", version, token="gone")[0], 403)
         began = time.monotonic()
-        check("it is too slow", (curl("/app", version, token="slow")[0], time.monotonic() - began < 0.9), (403, True))
+        check("it is too slow", (curl("/app", version, token="slow")[0], time.monotonic() - began < 3.9), (403, True))
         check("nobody listens", curl("/nobody", version, token="good")[0], 403)
         check("no such Service", curl("/missing", version, token="good")[0], 500)
-        time.sleep(1)
+        time.sleep(3)
         check("nothing passed", PASSED, [])
         check("HTTP/2 passes", curl("/h2/yes", version)[0], 200)
         check("HTTP/2 refuses", curl("/h2/no", version)[0], 404)
@@ -303,7 +303,7 @@ def calls():
         for token, want in [("no", 403), ("both", 403), ("down", 403), ("empty", 403), ("garbage", 403), ("big", 403), ("smuggle", 403), ("unsure", 403), ("slow", 403)]:
             check(f"does not pass: {token}", curl("/called", version, token=token)[0], want)
         check("nobody listens", curl("/unheard", version, token="good")[0], 403)
-    time.sleep(0.7)
+    time.sleep(3)
     check("nothing else passed", PASSED, ["/called/a?q=1&user=ann%20%26%20co", "/narrow", "/sealed"] * 2)
     secret = ["--cacert", f"{DIR}/ca.crt", "--cert", f"{DIR}/a.crt", "--key", f"{DIR}/a.key", "--resolve", f"a.example:{HTTPS}:127.0.0.1"]
     out = subprocess.run(["curl", "-sS", "-m", "20", *secret, "-H", "authorization: Bearer bare", f"https://a.example:{HTTPS}/called"], capture_output=True)
@@ -401,7 +401,7 @@ others = [subprocess.Popen(["nginx", "-c", f"{DIR}/nginx.conf"]),
           subprocess.Popen(["nghttpd", "--no-tls", "-d", f"{DIR}/www", "-a", "127.0.0.1", str(NGHTTPD)])]
 with open(f"{DIR}/gateway.log", "w") as log:
     gateway = subprocess.Popen([SLUICE, "run", "-f", f"{DIR}/gateway.yaml", "--datapath=off", "--workers=2", f"--state-dir={DIR}/state",
-                                f"--admin=127.0.0.1:{ADMIN}", "--set=timeouts.auth=400ms", "--set=accessLog=json",
+                                f"--admin=127.0.0.1:{ADMIN}", "--set=timeouts.auth=1500ms", "--set=accessLog=json",
                                 f"--set=accessLogPath={DIR}/access.log"], stdout=log, stderr=log)
 try:
     end = time.monotonic() + 20
