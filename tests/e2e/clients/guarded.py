@@ -4,23 +4,16 @@ Services are Python's HTTP server and grpcio's (authorization.py), which answer 
 nghttpd (HTTP/2); clients are curl, h2load and grpcio. Everything runs on the loopback of the namespace this is started in. Prints one JSON line; what does not hold
 is named, and the exit status is 1.
 """
-import base64, hashlib, http.server, json, os, re, signal, socketserver, subprocess, sys, threading, time, urllib.request
+import base64, hashlib, http.server, json, os, re, socketserver, subprocess, sys, threading, time, urllib.request
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 import grpc
 import authorization
+from beside import check, finish, ready
 
 SLUICE, DIR = sys.argv[1:3]
 ADMIN, HTTP, ECHO, AUTH, NGINX, NGHTTPD, NOBODY, FIRST, CALLED, SEALED, HTTPS, BOTH = range(8101, 8113)
-FAILED, HELD, PASSED, ASKED, SHOWN = [], 0, [], [], []
-
-
-def check(name, got, want=True):
-    global HELD
-    if got == want:
-        HELD += 1
-    else:
-        FAILED.append(f"{name}: {str(got)[:300]}, want {str(want)[:300]}")
+PASSED, ASKED, SHOWN = [], [], []
 
 
 # --- endpoints
@@ -403,16 +396,7 @@ with open(f"{DIR}/gateway.log", "w") as log:
     gateway = subprocess.Popen([SLUICE, "run", "-f", f"{DIR}/gateway.yaml", "--datapath=off", "--workers=2", f"--state-dir={DIR}/state",
                                 f"--admin=127.0.0.1:{ADMIN}", "--set=timeouts.auth=1500ms", "--set=accessLog=json",
                                 f"--set=accessLogPath={DIR}/access.log"], stdout=log, stderr=log)
-try:
-    end = time.monotonic() + 20
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/ready")
-            break
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+with ready(ADMIN, (gateway, *others)):
     rows()
     first()
     many()
@@ -422,14 +406,6 @@ try:
     check("and so is what ended the others", {why: metric(why, "unanswered", "reason") for why in WHY}, WHY)
     bodies()
     streams()
-finally:
-    for process in (gateway, *others):
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
 told = {line.get("error.type") for line in map(json.loads, open(f"{DIR}/access.log"))}
 check("the log says what for", told >= {"auth_required", "auth_denied", "auth_failed"} or told, True)
-print(json.dumps({"held": HELD, "failed": FAILED}))
-if FAILED:
-    with open(f"{DIR}/gateway.log") as log:
-        print(log.read()[-2000:], file=sys.stderr)
-sys.exit(1 if FAILED else 0)
+finish(f"{DIR}/gateway.log")

@@ -4,19 +4,11 @@ Endpoints are nginx, which fails always, never or by closing the connection, and
 as a request asks; clients are curl and h2load. Everything runs on the loopback of the namespace this is started in.
 Prints one JSON line; what does not hold is named, and the exit status is 1.
 """
-import collections, http.server, json, os, signal, socketserver, subprocess, sys, threading, time, urllib.parse, urllib.request
+import collections, http.server, json, os, socketserver, subprocess, sys, threading, time, urllib.parse, urllib.request
+from beside import check, finish, ready
 
 SLUICE, DIR = sys.argv[1:3]
 ADMIN, HTTP, FLAKY, FAILS, SERVES, CLOSES, NOBODY = range(8001, 8008)
-FAILED, HELD = [], 0
-
-
-def check(name, got, want=True):
-    global HELD
-    if got == want:
-        HELD += 1
-    else:
-        FAILED.append(f"{name}: {str(got)[:200]}, want {str(want)[:200]}")
 
 
 # --- endpoints
@@ -173,27 +165,10 @@ nginx = subprocess.Popen(["nginx", "-c", f"{DIR}/nginx.conf"])
 with open(f"{DIR}/gateway.log", "w") as log:
     gateway = subprocess.Popen([SLUICE, "run", "-f", f"{DIR}/gateway.yaml", "--datapath=off", f"--workers={WORKERS}", f"--state-dir={DIR}/state",
                                 f"--admin=127.0.0.1:{ADMIN}", f"--set=accessLog=json", f"--set=accessLogPath={DIR}/access.log"], stdout=log, stderr=log)
-try:
-    end = time.monotonic() + 20
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/ready")
-            break
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+with ready(ADMIN, (gateway, nginx)):
     rows()
     outage()
-finally:
-    for process in (gateway, nginx):
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
 lines = [json.loads(line) for line in open(f"{DIR}/access.log")]
 tried = [line for line in lines if "id=a1" in line.get("url.query", "")]
 check("the log says how often and why", [(line["upstream_attempts"], line.get("upstream_retried")) for line in tried], [(3, "status")])
-print(json.dumps({"held": HELD, "failed": FAILED}))
-if FAILED:
-    with open(f"{DIR}/gateway.log") as log:
-        print(log.read()[-2000:], file=sys.stderr)
-sys.exit(1 if FAILED else 0)
+finish(f"{DIR}/gateway.log")
